@@ -1,0 +1,53 @@
+/* What the files of the child's side share.
+ *
+ * RULES OF THE CHILD'S SIDE.  This code runs in a process that shares the
+ * parent's memory, stack excepted, and its thread's TLS, while the parent's
+ * threads go on running.  So: raw system calls (sys.h) only; no libc, no errno,
+ * no allocation, no lock; nothing written but the plan and the own stack.  It is
+ * compiled without stack protector and sanitizers, into a section of its own,
+ * and tests/test_child_objects.py holds its objects against an allow-list.
+ */
+#ifndef NSX_CHILD_H
+#define NSX_CHILD_H
+
+#include "../plan.h"
+#include "../sys.h"
+#include "entry.h"
+
+#define NSX_CHILD_CODE __attribute__((section("nsx_child")))
+
+struct nsx_child {
+    struct nsx_plan *plan;
+    const unsigned char *blob;
+    int32_t aux; /* reported with an error: which part of the step */
+};
+
+/* Every step: 0 or -errno. */
+#define STEP(name, stage, signature)                                                               \
+    long step_##name(struct nsx_child *child, const struct nsx_step *step);
+#include "../steps.def"
+#undef STEP
+
+static inline __attribute__((always_inline)) const char *child_string(const struct nsx_child *child,
+                                                                      uint64_t offset)
+{
+    return (const char *)child->blob + offset;
+}
+
+static inline __attribute__((always_inline)) size_t child_strlen(const char *text)
+{
+    size_t size = 0;
+    while (text[size])
+        size++;
+    return size;
+}
+
+static inline __attribute__((always_inline)) void *child_at(struct nsx_plan *plan, uint32_t offset)
+{
+    return (unsigned char *)plan + offset;
+}
+
+/* Tell a parent whose memory this is not (a copy) that the set-up is over. */
+void nsx_child_announce(struct nsx_plan *plan);
+
+#endif

@@ -1,0 +1,113 @@
+/* The step that lays out the child's table of descriptors. */
+#include "child.h"
+
+#define F_SETFD_ 2
+#define F_DUPFD_CLOEXEC_ 1030
+#define ENOSYS_ 38
+#define LAST_FD 0xffffffffu
+
+/* struct linux_dirent64 */
+struct entry {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t size;
+    uint8_t type;
+    char name[];
+};
+
+NSX_CHILD_CODE static int is_named(const struct nsx_fd *fd, uint32_t count, long number)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (fd[i].child == number)
+            return 1;
+    return 0;
+}
+
+/* Where close_range(2) is refused (a seccomp filter): by the directory of open
+ * descriptors.  Descriptors left open would be an escape, so without /proc this
+ * is an error. */
+NSX_CHILD_CODE static long close_listed(const struct nsx_fd *fd, uint32_t count)
+{
+    uint64_t buffer[128];
+    long closed;
+    long directory = sys_openat(NSX_AT_FDCWD, "/proc/self/fd", NSX_O_RDONLY | NSX_O_CLOEXEC);
+    if (directory < 0)
+        return directory;
+    /* Closing while reading may pass entries over: until a round closes none. */
+    do {
+        long size;
+        closed = 0;
+        nsx_syscall(__NR_lseek, directory, 0, 0, 0, 0, 0);
+        while ((size = sys_getdents64(directory, buffer, sizeof buffer)) > 0) {
+            for (long at = 0; at < size;) {
+                const struct entry *entry = (const void *)((const char *)buffer + at);
+                long number = 0;
+                at += entry->size;
+                if (entry->name[0] < '0' || entry->name[0] > '9')
+                    continue;
+                for (const char *digit = entry->name; *digit; digit++)
+                    number = number * 10 + (*digit - '0');
+                if (number < 3 || number == directory || is_named(fd, count, number))
+                    continue;
+                sys_close(number);
+                closed++;
+            }
+        }
+        if (size < 0) {
+            sys_close(directory);
+            return size;
+        }
+    } while (closed);
+    sys_close(directory);
+    return 0;
+}
+
+NSX_CHILD_CODE static long close_rest(const struct nsx_fd *fd, uint32_t count)
+{
+    unsigned int first = 3;
+    for (uint32_t i = 0; i <= count; i++) {
+        unsigned int next = i < count ? (unsigned int)fd[i].child : LAST_FD;
+        if (next > first) {
+            long error = sys_close_range(first, next == LAST_FD ? LAST_FD : next - 1);
+            if (error == -ENOSYS_)
+                return close_listed(fd, count);
+            if (error < 0)
+                return error;
+        }
+        if (next >= first)
+            first = next + 1;
+    }
+    return 0;
+}
+
+/* Two passes, so that cycles (0->1, 1->0) come out right: what another entry
+ * will overwrite is first moved above them all, then each goes to its place. */
+NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *step)
+{
+    struct nsx_plan *plan = child->plan;
+    struct nsx_fd *fd = child_at(plan, plan->fds);
+    const uint32_t count = plan->nfds;
+    long above = count && fd[count - 1].child >= 2 ? fd[count - 1].child + 1 : 3;
+    (void)step;
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (fd[i].moved < 0)
+            continue;
+        child->aux = fd[i].child;
+        long moved = sys_fcntl(fd[i].parent, F_DUPFD_CLOEXEC_, above);
+        if (moved < 0)
+            return moved;
+        fd[i].moved = (int32_t)moved;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        long from = fd[i].moved >= 0 ? fd[i].moved : fd[i].parent;
+        child->aux = fd[i].child;
+        /* dup3(x, x) is EINVAL and dup2(x, x) keeps FD_CLOEXEC. */
+        long error = from == fd[i].child ? sys_fcntl(from, F_SETFD_, 0)
+                                         : sys_dup3(from, fd[i].child, 0);
+        if (error < 0)
+            return error;
+    }
+    child->aux = -1;
+    return plan->flags & NSX_CLOSE_FDS ? close_rest(fd, count) : 0;
+}

@@ -1,0 +1,45 @@
+/* Steps on the process itself: session, limits, working directory. */
+#include "child.h"
+
+NSX_CHILD_CODE long step_setsid(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child, (void)step;
+    return sys_setsid() < 0 ? -1 : 0; /* EPERM is all that it can say */
+}
+
+NSX_CHILD_CODE long step_setpgid(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child;
+    return sys_setpgid(0, (long)step->arg[0]);
+}
+
+NSX_CHILD_CODE long step_rlimit(struct nsx_child *child, const struct nsx_step *step)
+{
+    const uint64_t limit[2] = {step->arg[1], step->arg[2]};
+    (void)child;
+    return sys_prlimit64(0, (long)step->arg[0], limit);
+}
+
+NSX_CHILD_CODE long step_affinity(struct nsx_child *child, const struct nsx_step *step)
+{
+    return sys_sched_setaffinity(0, step->arg[1], child_string(child, step->arg[0]));
+}
+
+NSX_CHILD_CODE long step_nice(struct nsx_child *child, const struct nsx_step *step)
+{
+    const long prio_process = 0;
+    (void)child;
+    return sys_setpriority(prio_process, 0, (long)step->arg[0]);
+}
+
+NSX_CHILD_CODE long step_chdir(struct nsx_child *child, const struct nsx_step *step)
+{
+    return sys_chdir(child_string(child, step->arg[0]));
+}
+
+NSX_CHILD_CODE long step_umask(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child;
+    sys_umask((long)step->arg[0]);
+    return 0;
+}

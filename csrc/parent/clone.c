@@ -1,0 +1,53 @@
+#define _GNU_SOURCE
+#include "clone.h"
+#include "../sys.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+
+const int nsx_clone_blocks = !NSX_ARCH_RAW;
+
+#if NSX_ARCH_RAW
+__asm__(NSX_ARCH_CLONE3_ASM);
+
+__attribute__((visibility("hidden"))) long nsx_arch_clone3(const struct nsx_clone_args *args,
+                                                           size_t size, int (*fn)(void *),
+                                                           void *arg);
+
+static long clone_new(const struct nsx_clone *how)
+{
+    struct nsx_clone_args args = {
+        .flags = how->flags | NSX_CLONE_PIDFD | NSX_CLONE_CHILD_CLEARTID,
+        .pidfd = (uint64_t)(uintptr_t)how->pidfd,
+        .child_tid = (uint64_t)(uintptr_t)how->child_tid,
+        .exit_signal = SIGCHLD,
+        .stack = (uint64_t)(uintptr_t)how->stack,
+        .stack_size = how->stack_size,
+    };
+    return nsx_arch_clone3(&args, sizeof args, how->fn, how->arg);
+}
+#else
+static long clone_new(const struct nsx_clone *how)
+{
+    (void)how;
+    return -ENOSYS;
+}
+#endif
+
+/* clone3 takes the lowest address and the size, clone(2) the top.  The C
+ * library's wrapper makes one system call and takes no lock. */
+static long clone_old(const struct nsx_clone *how)
+{
+    const uint64_t blocks = nsx_clone_blocks && how->flags & NSX_CLONE_VM ? NSX_CLONE_VFORK : 0;
+    const int flags =
+        (int)(how->flags | blocks | NSX_CLONE_PIDFD | NSX_CLONE_CHILD_CLEARTID | SIGCHLD);
+    void *top = (char *)how->stack + how->stack_size;
+    int pid = clone(how->fn, top, flags, how->arg, how->pidfd, NULL, how->child_tid);
+    return pid < 0 ? -errno : pid;
+}
+
+long nsx_parent_clone(const struct nsx_clone *how, int old)
+{
+    return old ? clone_old(how) : clone_new(how);
+}

@@ -1,0 +1,45 @@
+/* The parent's part of a spawn: clone, maps, waiting for exec.  Nothing here
+ * needs Python, and all of it may run without the GIL.
+ *
+ *   start  ->  poll until it returns other than NSX_BUSY  ->  (done)
+ *          \-> abort, at any time between
+ */
+#ifndef NSX_SPAWN_H
+#define NSX_SPAWN_H
+
+#include "slot.h"
+
+#include <sys/types.h>
+
+enum nsx_state {
+    NSX_BUSY,    /* the set-up goes on */
+    NSX_STARTED, /* the program runs: pid and pidfd are the caller's */
+    NSX_FAILED,  /* nothing is left; failure tells */
+};
+
+struct nsx_failure {
+    int step;  /* index of the step; -1: the clone itself */
+    int error; /* errno; 0: killed by signal */
+    int aux;
+    int signal;
+};
+
+struct nsx_spawn {
+    struct nsx_slot *slot; /* owned until STARTED or FAILED */
+    struct nsx_pool *pool;
+    int *clone3_missing; /* remembered where clone3 is ENOSYS */
+    pid_t pid;
+    int pidfd;
+    struct nsx_failure failure;
+};
+
+enum nsx_state nsx_parent_start(struct nsx_spawn *spawn);
+
+/* Waits at most ns nanoseconds. */
+enum nsx_state nsx_parent_poll(struct nsx_spawn *spawn, int64_t ns);
+
+/* Kills the child, reaps it and lets everything go; a child that does not die
+ * within a second goes to limbo with its memory.  step_reached: where it was. */
+void nsx_parent_abort(struct nsx_spawn *spawn, int *step_reached);
+
+#endif

@@ -1,0 +1,92 @@
+#define _GNU_SOURCE
+#include "wait.h"
+#include "../sys.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+int64_t nsx_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Whoever ignores SIGCHLD, or calls waitpid(-1), takes our status.  Since Linux
+ * 6.15 the kernel keeps it as long as a pidfd does. */
+static void status_after_reap(int pidfd, struct nsx_end *end)
+{
+    struct nsx_pidfd_info info = {.mask = NSX_PIDFD_INFO_EXIT};
+    *end = (struct nsx_end){.exited = 1};
+    if (sys_ioctl(pidfd, (long)NSX_PIDFD_GET_INFO, &info) < 0 || !(info.mask & NSX_PIDFD_INFO_EXIT))
+        return;
+    end->status_known = 1;
+    end->exited = WIFEXITED(info.exit_code);
+    end->status = end->exited ? WEXITSTATUS(info.exit_code) : WTERMSIG(info.exit_code);
+}
+
+/* 1: ended; 0: not yet (WNOHANG). */
+static int ask(int pidfd, int options, struct nsx_end *end)
+{
+    siginfo_t info;
+    info.si_pid = 0;
+    long error = nsx_syscall(__NR_waitid, NSX_P_PIDFD, pidfd, NSX_P(&info), WEXITED | options, 0, 0);
+    if (error == -ECHILD) {
+        /* Not ours to wait for, but perhaps not over yet either: a pidfd is
+         * readable once the process has ended. */
+        if (!sys_is_readable(pidfd)) {
+            if (options & WNOHANG)
+                return 0;
+            struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
+            if (poll(&poll_fd, 1, -1) < 0)
+                return -errno;
+        }
+        status_after_reap(pidfd, end);
+        return 1;
+    }
+    if (error < 0)
+        return (int)error;
+    if (info.si_pid == 0)
+        return 0;
+    *end = (struct nsx_end){.exited = info.si_code == CLD_EXITED, .status = info.si_status};
+    end->status_known = 1;
+    return 1;
+}
+
+int nsx_parent_wait(int pidfd, int64_t timeout, int reap, struct nsx_end *end)
+{
+    const int keep = reap ? 0 : WNOWAIT;
+    if (timeout == NSX_FOREVER)
+        return ask(pidfd, keep, end);
+    if (timeout > 0) {
+        struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
+        const struct timespec limit = {.tv_sec = (time_t)(timeout / 1000000000),
+                                       .tv_nsec = (long)(timeout % 1000000000)};
+        if (ppoll(&poll_fd, 1, &limit, NULL) < 0)
+            return -errno;
+    }
+    return ask(pidfd, keep | WNOHANG, end);
+}
+
+int nsx_parent_reap(int pidfd, int64_t timeout)
+{
+    const int64_t deadline = nsx_now() + timeout;
+    for (;;) {
+        struct nsx_end end;
+        const int64_t left = deadline - nsx_now();
+        int done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 1, &end);
+        if (done != 0 && done != -EINTR)
+            return 1;
+        if (left <= 0)
+            return 0;
+    }
+}
+
+int nsx_parent_signal(int pidfd, int signal)
+{
+    return (int)nsx_syscall(__NR_pidfd_send_signal, pidfd, signal, 0, 0, 0, 0);
+}

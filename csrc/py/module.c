@@ -1,0 +1,97 @@
+/* nsext._native: functions and constants, no types, nothing mutable but the
+ * module's state.  Multi-phase initialised; see PEP 489. */
+#include "native.h"
+#include "../plan.h"
+
+/* Bounds of the section with the child's code, from the linker. */
+extern const char __start_nsx_child[] __attribute__((visibility("hidden")));
+extern const char __stop_nsx_child[] __attribute__((visibility("hidden")));
+
+struct native_state *native_state(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+static PyObject *step_table(void)
+{
+    PyObject *table = PyDict_New();
+    for (uint32_t op = 0; table && op < NSX_OP_COUNT; op++) {
+        PyObject *row = Py_BuildValue("(ss)", nsx_step_stage(op), nsx_step_signature(op));
+        if (!row || PyDict_SetItemString(table, nsx_step_name(op), row) < 0)
+            Py_CLEAR(table);
+        Py_XDECREF(row);
+    }
+    return table;
+}
+
+static int add(PyObject *module, const char *name, PyObject *value)
+{
+    int error = value ? PyModule_AddObjectRef(module, name, value) : -1;
+    Py_XDECREF(value);
+    return error;
+}
+
+static int native_exec(PyObject *module)
+{
+    struct native_state *state = native_state(module);
+    *state = (struct native_state){.clone3_missing = 0};
+    if (add(module, "STEPS", step_table()) < 0)
+        return -1;
+    return add(module, "CHILD_TEXT",
+               Py_BuildValue("(KK)", (unsigned long long)(uintptr_t)__start_nsx_child,
+                             (unsigned long long)(uintptr_t)__stop_nsx_child));
+}
+
+static void native_free(void *module)
+{
+    struct native_state *state = PyModule_GetState(module);
+    if (state)
+        nsx_pool_clear(&state->pool);
+}
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef methods[] = {
+    {"pack", FAST(native_pack), METH_FASTCALL,
+     "pack(new_flags, steps, uid_map, gid_map) -> bytes\n\nThe static part of a plan."},
+    {"spawn", FAST(native_spawn), METH_FASTCALL,
+     "spawn(blob, argv, executable, env, fds, close_fds, timeout) -> (pid, pidfd, failure)"},
+    {"clone", FAST(native_clone), METH_FASTCALL,
+     "clone(blob, entry, arg, stack_size, timeout) -> (pid, pidfd, failure)"},
+    {"wait", FAST(native_wait), METH_FASTCALL,
+     "wait(pidfd, timeout) -> int | None\n\nReap; the return code, None: still running."},
+    {"send_signal", FAST(native_send_signal), METH_FASTCALL, "pidfd_send_signal(2)"},
+    {"capsule_pointer", FAST(native_capsule_pointer), METH_FASTCALL,
+     "The address in a PyCapsule, whatever its name."},
+    {"unshare", FAST(native_unshare), METH_FASTCALL, "unshare(2) of the calling thread"},
+    {"setns", FAST(native_setns), METH_FASTCALL, "setns(2) of the calling thread"},
+    {"pidfd_open", FAST(native_pidfd_open), METH_FASTCALL, "pidfd_open(2)"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, native_exec},
+#ifdef Py_MOD_PER_INTERPRETER_GIL_SUPPORTED
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_MOD_GIL_NOT_USED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "nsext._native",
+    .m_size = sizeof(struct native_state),
+    .m_methods = methods,
+    .m_slots = slots,
+    .m_free = native_free,
+};
+
+PyMODINIT_FUNC PyInit__native(void);
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}

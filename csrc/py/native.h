@@ -1,0 +1,39 @@
+/* The boundary: the only files that see Python.h. */
+#ifndef NSX_NATIVE_H
+#define NSX_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "../parent/slot.h"
+
+struct native_state {
+    struct nsx_pool pool;
+    int clone3_missing;
+};
+
+struct native_state *native_state(PyObject *module);
+
+/* Sets OSError from -errno; returns NULL. */
+PyObject *native_raise(int error);
+
+/* -1 with an exception set where it is no int of C's. */
+int native_int(PyObject *number);
+
+/* A timeout in seconds, None: NSX_FOREVER.  -1 with an exception set. */
+int64_t native_timeout(PyObject *seconds);
+
+/* str, bytes or PathLike as bytes without a NUL in it; new reference. */
+PyObject *native_fs_bytes(PyObject *object);
+
+PyObject *native_pack(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_wait(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_send_signal(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_capsule_pointer(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_unshare(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_setns(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_pidfd_open(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+#endif

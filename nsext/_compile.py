@@ -1,0 +1,137 @@
+"""compile(): a description into the ordered steps of its child.
+
+Pure: no system calls, no descriptors; the same description always gives the same steps.  The
+order is decided here and nowhere else; C does as told.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any, Literal, NamedTuple
+
+from ._flags import CloneFlags
+from ._spec import Spec
+from ._values import rlimit_number
+
+Step = tuple[Any, ...]
+"""(name, argument, ...), as csrc/steps.def lists them."""
+
+Body = Literal["inline", "copy"]
+
+MS_SHARED, MS_SLAVE, MS_PRIVATE = 1 << 20, 1 << 19, 1 << 18
+_PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED}
+
+SIGPIPE, SIGXFSZ = 13, 25
+_RESTORED = 1 << (SIGPIPE - 1) | 1 << (SIGXFSZ - 1)  # what Python ignores
+
+
+class Compiled(NamedTuple):
+    """What a spawn needs of a description."""
+
+    clone_flags: int
+    steps: tuple[Step, ...]
+    uid_map: bytes | None  # lines for the parent to write
+    gid_map: bytes | None
+
+
+def _map_lines(ranges: tuple[tuple[int, int, int], ...]) -> bytes:
+    return b"".join(b"%d %d %d\n" % line for line in ranges)
+
+
+def _own_id(value: Any) -> int:
+    """The id inside for the caller's own; -1: the same."""
+    return {"root": 0, "self": -1}.get(value, value)  # type: ignore[no-any-return]
+
+
+def _id_steps(spec: Spec) -> tuple[list[Step], bytes | None, bytes | None]:
+    """The child maps its own single id; ranges are the parent's to write, behind the gate."""
+    uid_map = "root" if spec.uid_map is None else spec.uid_map
+    gid_map = "root" if spec.gid_map is None else spec.gid_map
+    steps: list[Step] = []
+    parents: list[bytes | None] = []
+    for value in (uid_map, gid_map):
+        parents.append(_map_lines(value) if isinstance(value, tuple) else None)
+    if parents != [None, None]:
+        steps.append(("gate",))
+    if not isinstance(gid_map, tuple):
+        steps += [("setgroups_deny",), ("gid_map", _own_id(gid_map))]
+    if not isinstance(uid_map, tuple):
+        steps.append(("uid_map", _own_id(uid_map)))
+    return steps, parents[0], parents[1]
+
+
+def _offset_lines(offsets: Any) -> bytes:
+    lines = []
+    for clock, nanoseconds in offsets.items():
+        seconds, rest = divmod(nanoseconds, 10**9)
+        lines.append(f"{clock} {seconds} {rest}\n")
+    return "".join(lines).encode()
+
+
+def _cpu_mask(cpus: tuple[int, ...]) -> bytes:
+    bits = struct.calcsize("@L") * 8
+    words = [0] * (cpus[-1] // bits + 1)
+    for cpu in cpus:
+        words[cpu // bits] |= 1 << cpu % bits
+    return struct.pack(f"@{len(words)}L", *words)
+
+
+def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
+    steps: list[Step] = []
+    if new & CloneFlags.NEWTIME:
+        # Not by the clone: a time namespace takes its offsets before its first process.
+        steps.append(("unshare", int(CloneFlags.NEWTIME)))
+        if spec.time_offsets:
+            steps.append(("time_offsets", _offset_lines(spec.time_offsets)))
+        if body != "inline":  # there, exec switches
+            steps.append(("enter_time",))
+    if spec.hostname is not None:
+        steps.append(("hostname", os.fsencode(spec.hostname)))
+    if spec.domainname is not None:
+        steps.append(("domainname", os.fsencode(spec.domainname)))
+    if new & CloneFlags.NEWNET and spec.loopback is not False:
+        steps.append(("loopback",))
+    if new & CloneFlags.NEWNS:
+        propagation = spec.propagation or "private"
+        if propagation != "unchanged":
+            steps.append(("propagation", _PROPAGATION[propagation]))
+        fresh = bool(new & CloneFlags.NEWPID) if spec.proc is None else spec.proc
+        if fresh:
+            steps.append(("mount_proc", b"/proc"))
+    return steps
+
+
+def _process_steps(spec: Spec) -> list[Step]:
+    steps: list[Step] = []
+    if spec.start_new_session:
+        steps.append(("setsid",))
+    if spec.process_group is not None:
+        steps.append(("setpgid", spec.process_group))
+    for name, (soft, hard) in spec.rlimits.items():  # type: ignore[misc]
+        steps.append(("rlimit", rlimit_number(name), soft, hard))
+    if spec.affinity is not None:
+        steps.append(("affinity", _cpu_mask(spec.affinity)))  # type: ignore[arg-type]
+    if spec.nice is not None:
+        steps.append(("nice", spec.nice))
+    if spec.cwd is not None:
+        steps.append(("chdir", os.fsencode(spec.cwd)))
+    if spec.umask >= 0:
+        steps.append(("umask", spec.umask))
+    return steps
+
+
+def compile(spec: Spec, restore_signals: bool = True, body: Body = "inline") -> Compiled:
+    """Return the steps of a child of *spec*, in their order."""
+    new = int(spec.new)  # type: ignore[arg-type]
+    steps: list[Step] = []
+    uid_map = gid_map = None
+    if new & CloneFlags.NEWUSER:
+        steps, uid_map, gid_map = _id_steps(spec)
+    steps += _namespace_steps(spec, new, body)
+    if body == "inline":
+        steps.append(("fds",))
+    steps += _process_steps(spec)
+    steps.append(("default_signals", _RESTORED if restore_signals else 0))
+    steps.append(("exec",) if body == "inline" else ("call",))
+    return Compiled(new & ~CloneFlags.NEWTIME, tuple(steps), uid_map, gid_map)

@@ -1,0 +1,99 @@
+"""Steps in words, for errors and for explain()."""
+
+from __future__ import annotations
+
+import os
+
+from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE, Step
+from ._flags import kind_names
+from ._values import INFINITY, rlimit_name
+
+_PROPAGATION = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared"}
+
+_PLAIN = {
+    "gate": "write the id maps",
+    "setgroups_deny": "write 'deny' to /proc/self/setgroups",
+    "enter_time": "enter the new time namespace",
+    "loopback": "bring up the loopback interface",
+    "fds": "pass file descriptors",
+    "setsid": "setsid",
+    "default_signals": "reset signals",
+    "exec": "exec",
+    "call": "call the entry",
+}
+
+# Which part of a step failed: (step, aux) -> words.  See the steps' own enums in csrc/.
+_PARTS = {
+    ("gate", 1): "find the child in /proc (which is another pid namespace's)",
+    ("gate", 2): "write 'deny' to /proc/PID/setgroups",
+    ("gate", 3): "write /proc/PID/gid_map",
+    ("gate", 4): "write /proc/PID/uid_map",
+    ("setgroups_deny", 1): "open /proc/self/setgroups",
+    ("gid_map", 1): "open /proc/self/gid_map",
+    ("uid_map", 1): "open /proc/self/uid_map",
+    ("time_offsets", 1): "open /proc/self/timens_offsets",
+    ("enter_time", 1): "open /proc/self/ns/time_for_children",
+}
+
+# The file that a step is about.
+_PATHS = {
+    "setgroups_deny": "/proc/self/setgroups",
+    "gid_map": "/proc/self/gid_map",
+    "uid_map": "/proc/self/uid_map",
+    "time_offsets": "/proc/self/timens_offsets",
+}
+
+
+def _limit(value: int) -> str:
+    return "unlimited" if value == INFINITY else str(value)
+
+
+def describe(step: Step) -> str:
+    """Return what *step* does, in words: "mount proc on /proc"."""
+    name, args = step[0], step[1:]
+    if name in _PLAIN:
+        return _PLAIN[name]
+    match name, args:
+        case ("gid_map" | "uid_map"), (inside,):
+            who = "itself" if inside == -1 else str(inside)
+            return f"map the own {name[0]}id to {who} in /proc/self/{name}"
+        case "unshare", (flags,):
+            return f"unshare {kind_names(flags)}"
+        case "time_offsets", (lines,):
+            return f"set time offsets {', '.join(lines.decode().splitlines())}"
+        case "hostname", (text,):
+            return f"sethostname {os.fsdecode(text)}"
+        case "domainname", (text,):
+            return f"setdomainname {os.fsdecode(text)}"
+        case "propagation", (flags,):
+            return f"make all mounts {_PROPAGATION[flags]}"
+        case "mount_proc", (target,):
+            return f"mount proc on {os.fsdecode(target)}"
+        case "setpgid", (group,):
+            return f"setpgid {group}"
+        case "rlimit", (number, soft, hard):
+            return f"set rlimit {rlimit_name(number)} to {_limit(soft)}:{_limit(hard)}"
+        case "affinity", (mask,):
+            return f"set CPU affinity {mask.hex()}"
+        case "nice", (value,):
+            return f"set nice {value}"
+        case "chdir", (target,):
+            return f"chdir to {os.fsdecode(target)}"
+        case "umask", (mask,):
+            return f"set umask {mask:03o}"
+    raise AssertionError(step)
+
+
+def describe_failure(step: Step, aux: int) -> str:
+    """As describe(), with the part of the step that failed where that says more."""
+    name = step[0]
+    if name == "fds":
+        return f"pass file descriptor {aux}" if aux >= 0 else "close file descriptors"
+    return _PARTS.get((name, aux)) or describe(step)
+
+
+def step_path(step: Step) -> str | None:
+    """The file that *step* is about, or None."""
+    if step[0] in ("mount_proc", "chdir"):
+        return os.fsdecode(step[1])
+    return _PATHS.get(step[0])

@@ -1,0 +1,162 @@
+"""From a description to a running child: the one way to the C core."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NoReturn
+
+from . import _native
+from ._compile import Body, Compiled, compile
+from ._describe import describe_failure, step_path
+from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
+from ._flags import CloneFlags
+from ._hints import clone_hint, step_hint
+from ._spec import FIELDS, Spec
+
+EMPTY = Spec()
+UNSET: Any = type("_Unset", (), {"__repr__": lambda self: "..."})()
+"""Not given: a keyword given as None replaces the sandbox's field, too."""
+
+_MEMO: dict[Any, Spec] = {}
+_MEMO_SIZE = 256
+_PLAIN = frozenset({str, bytes, int, bool, float, type(None), CloneFlags})
+
+
+def resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
+    """The description of a call: its fields replace those of *sandbox*, each as a whole.
+
+    Raises TypeError for an unknown field and for a sandbox that is none.
+    """
+    if sandbox is not None and not isinstance(sandbox, Spec):
+        raise TypeError(f"sandbox must be a nsext.Sandbox, not {type(sandbox).__name__}")
+    if not given:
+        return EMPTY if sandbox is None else sandbox
+    types = tuple(map(type, given.values()))
+    if sandbox is not None or not _PLAIN.issuperset(types):
+        return _resolve(sandbox, given)
+    # True == 1 and 1.0 == 1, but not here: so the types are part of the key.
+    key = (tuple(given.items()), types)
+    spec = _MEMO.get(key)
+    if spec is None:
+        spec = _resolve(None, given)
+        if len(_MEMO) >= _MEMO_SIZE:
+            _MEMO.clear()
+        _MEMO[key] = spec
+    return spec
+
+
+def _resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
+    unknown = given.keys() - FIELDS
+    if unknown:
+        raise TypeError(f"unexpected keyword argument: {', '.join(sorted(map(repr, unknown)))}")
+    return Spec(**given) if sandbox is None else sandbox.replace(**given)
+
+
+class Plan:
+    """A compiled description, ready for C; kept with the description."""
+
+    __slots__ = ("blob", "compiled")
+
+    def __init__(self, spec: Spec, restore_signals: bool, body: Body) -> None:
+        self.compiled: Compiled = compile(spec, restore_signals, body)
+        steps, flags = self.compiled.steps, self.compiled.clone_flags
+        self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
+        if body == "inline" and ("unshare", int(CloneFlags.NEWTIME)) in steps:
+            _check_time_switch()
+
+
+def plan_of(spec: Spec, restore_signals: bool = True, body: Body = "inline") -> Plan:
+    """Return the plan of *spec*, made on first use."""
+    key = (restore_signals, body)
+    plan: Plan | None = spec._plans.get(key)
+    if plan is None:
+        plan = spec._plans[key] = Plan(spec, restore_signals, body)
+    return plan
+
+
+@cache
+def _check_time_switch() -> None:
+    """Before Linux 6.2 exec does not move a process into its new time namespace."""
+    release = os.uname().release
+    major, minor = (int("".join(filter(str.isdigit, part))) for part in release.split(".")[:2])
+    if (major, minor) < (6, 2):
+        raise UnsupportedError(
+            errno.ENOSYS,
+            f"needs Linux 6.2; this is {release}",
+            stage="plan",
+            step="enter the new time namespace",
+        )
+
+
+def launch(
+    spec: Spec,
+    args: Any,
+    executable: Any,
+    env: Any,
+    fds: tuple[tuple[int, int], ...],
+    close_fds: bool,
+    restore_signals: bool,
+    timeout: float | None,
+) -> tuple[int, int]:
+    """Start the program: (pid, pidfd).  *env* UNSET: spec's; None: the caller's own.
+
+    Raises SpawnError and its kin; what is wrong in the arguments is TypeError or ValueError.
+    """
+    plan = plan_of(spec, restore_signals)
+    if env is UNSET:
+        env = spec.env
+    pid, pidfd, failure = _native.spawn(
+        plan.blob, args, executable, env, fds, close_fds, timeout
+    )
+    if failure is not None:
+        fail(failure, plan, spec, executable, args, timeout)
+    return pid, pidfd
+
+
+def fail(
+    failure: tuple[str, int, int, int, int],
+    plan: Plan,
+    spec: Spec,
+    executable: Any,
+    args: Any,
+    timeout: float | None,
+) -> NoReturn:
+    """Raise what C reported as (kind, step, errno, aux, signal)."""
+    kind, index, number, aux, signum = failure
+    if kind == "clone":
+        raise SpawnError(
+            number,
+            os.strerror(number),
+            stage="clone",
+            step="clone",
+            hint=clone_hint(number, plan.compiled.clone_flags),
+        )
+    step = plan.compiled.steps[index]
+    name = step[0]
+    stage: Any = _native.STEPS[name][0]
+    state = {"stage": stage, "step": describe_failure(step, aux), "path": step_path(step)}
+    if kind == "timeout":
+        text = f"not done within {timeout} seconds"
+        raise SpawnTimeout(errno.ETIMEDOUT, text, cmd=args, timeout=timeout or 0.0, **state)
+    if kind == "killed":
+        text = f"the child was killed by {_signal_name(signum)}"
+        raise SpawnError(errno.ECHILD, text, **state)
+    filename = None
+    if stage == "exec":
+        filename = executable
+        state["path"] = os.fsdecode(executable)
+    elif stage == "cwd":
+        filename = spec.cwd
+    hint = None if filename is not None else step_hint(name, number)
+    raise make_error(number, os.strerror(number), filename, hint=hint, **state)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

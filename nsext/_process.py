@@ -1,0 +1,156 @@
+"""Process: a child of spawn() or clone(), held by its pidfd."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import warnings
+from types import TracebackType
+from typing import Any, Self
+
+from . import _native
+
+_abandoned: list[Process] = []
+
+
+def sweep() -> None:
+    """Reap the children whose Process was dropped while they ran."""
+    for process in list(_abandoned):
+        if process.poll() is not None:
+            try:
+                _abandoned.remove(process)
+            except ValueError:
+                pass  # another thread was first
+
+
+class PidfdChild:
+    """Waiting for a child and signalling it, by pidfd only.
+
+    The pidfd is closed when the child has been reaped.  _fd_lock: nobody uses its number while
+    another thread closes it, when the kernel may give it to somebody else's file.
+    """
+
+    __slots__ = ()
+
+    pid: int
+    returncode: int | None
+    _pidfd: int
+    _fd_lock: threading.Lock
+
+    def _reap(self, timeout: float | None, _wait: Any = _native.wait) -> int | None:
+        """Wait; the caller holds the lock against other waiters."""
+        code: int | None = _wait(self._pidfd, timeout)
+        if code is not None:
+            self.returncode = code
+            self._close_pidfd()
+        return code
+
+    def _close_pidfd(self, _close: Any = os.close) -> None:
+        with self._fd_lock:
+            pidfd, self._pidfd = self._pidfd, -1
+            if pidfd >= 0:
+                _close(pidfd)
+
+    def _signal(self, sig: int) -> None:
+        with self._fd_lock:
+            if self._pidfd >= 0:
+                try:
+                    _native.send_signal(self._pidfd, sig)
+                except ProcessLookupError:
+                    pass  # it has ended, and nobody has waited for it yet
+
+    def fileno(self) -> int:
+        """Return the pidfd, readable once the process has ended.  See pidfd_open(2).
+
+        Raises ValueError when the process has been waited for: the pidfd is closed then.
+        """
+        if self._pidfd < 0:
+            raise ValueError("the process has been waited for, and its pidfd is closed")
+        return self._pidfd
+
+
+class Process(PidfdChild):
+    """A running child, for who wants the bare speed: no pipes, no text, no buffers.
+
+    pid: its process id, as seen from here.
+    returncode: None while it runs; its exit status, or -N where signal N killed it.
+    Used as a context manager it waits at the end, as subprocess.Popen does.
+    """
+
+    __slots__ = ("args", "pid", "returncode", "_pidfd", "_fd_lock", "_wait_lock", "__weakref__")
+
+    def __init__(self, args: Any, pid: int, pidfd: int) -> None:
+        self.args = args
+        self.pid = pid
+        self.returncode = None
+        self._pidfd = pidfd
+        self._fd_lock = threading.Lock()
+        self._wait_lock = threading.Lock()
+
+    @property
+    def pidfd(self) -> int:
+        """The pidfd; -1 when the process has been waited for."""
+        return self._pidfd
+
+    def poll(self) -> int | None:
+        """Return the return code, None while it runs.  Never blocks."""
+        if self.returncode is None and self._wait_lock.acquire(blocking=False):
+            try:
+                if self.returncode is None:
+                    self._reap(0)
+            finally:
+                self._wait_lock.release()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; return the return code.
+
+        timeout: seconds.  Raises subprocess.TimeoutExpired when they are over.
+        """
+        if self.returncode is None:
+            if not self._wait_lock.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            try:
+                if self.returncode is None and self._reap(timeout) is None:
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            finally:
+                self._wait_lock.release()
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, unless the process has ended.  See pidfd_send_signal(2)."""
+        self.poll()
+        if self.returncode is None:
+            self._signal(sig)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.wait()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: pid: {self.pid} returncode: {self.returncode}>"
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if getattr(self, "_pidfd", -1) < 0:
+            return
+        _warn(f"process {self.pid} is still running", ResourceWarning, source=self)
+        if self.poll() is None:
+            _abandoned.append(self)

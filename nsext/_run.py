@@ -1,0 +1,114 @@
+"""run() and its kin: subprocess's, over our Popen."""
+
+from __future__ import annotations
+
+import subprocess
+from subprocess import PIPE, STDOUT, CalledProcessError, TimeoutExpired
+from typing import Any
+
+from ._popen import Popen
+
+
+class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
+    """As subprocess.CompletedProcess: args, returncode, stdout, stderr."""
+
+
+def run(
+    *popenargs: Any,
+    input: Any = None,
+    capture_output: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Run a program to its end and return a CompletedProcess.
+
+    As subprocess.run, plus the keywords of nsext.Popen.  *timeout* (seconds) bounds the set-up,
+    too.  When it is over the child is killed; in a pid namespace of its own, all that it started
+    with it.
+
+    Raises TimeoutExpired, CalledProcessError with *check*, and what Popen raises.
+    """
+    if input is not None:
+        if kwargs.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        kwargs["stdin"] = PIPE
+    if capture_output:
+        if kwargs.get("stdout") is not None or kwargs.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        kwargs["stdout"] = PIPE
+        kwargs["stderr"] = PIPE
+    if timeout is not None:
+        kwargs.setdefault("spawn_timeout", timeout)
+    with Popen(*popenargs, **kwargs) as process:
+        try:
+            stdout, stderr = process.communicate(input, timeout=timeout)
+        except TimeoutExpired:
+            process.kill()
+            process.wait()  # communicate() has put what was read into the exception
+            raise
+        except BaseException:  # KeyboardInterrupt too; communicate() has waited a little for it
+            process.kill()
+            raise
+        code = process.poll()
+        if check and code:
+            raise CalledProcessError(code, process.args, output=stdout, stderr=stderr)
+    assert code is not None
+    return CompletedProcess(process.args, code, stdout, stderr)
+
+
+def call(*popenargs: Any, timeout: float | None = None, **kwargs: Any) -> int:
+    """Run a program to its end and return its return code.  As subprocess.call."""
+    if timeout is not None:
+        kwargs.setdefault("spawn_timeout", timeout)
+    with Popen(*popenargs, **kwargs) as process:
+        try:
+            return process.wait(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+
+
+def check_call(*popenargs: Any, **kwargs: Any) -> int:
+    """As call(), but raise CalledProcessError where the return code is not 0."""
+    code = call(*popenargs, **kwargs)
+    if code:
+        raise CalledProcessError(code, kwargs["args"] if "args" in kwargs else popenargs[0])
+    return 0
+
+
+def check_output(*popenargs: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    """Run a program and return its output.  As subprocess.check_output.
+
+    Raises CalledProcessError where the return code is not 0.
+    """
+    for name in ("stdout", "check"):
+        if name in kwargs:
+            raise ValueError(f"{name} argument not allowed, it will be overridden.")
+    if "input" in kwargs and kwargs["input"] is None:
+        # An explicit None is an empty input, not an inherited one.
+        text = kwargs.get("universal_newlines") or kwargs.get("text")
+        text = text or kwargs.get("encoding") or kwargs.get("errors")
+        kwargs["input"] = "" if text else b""
+    return run(*popenargs, stdout=PIPE, timeout=timeout, check=True, **kwargs).stdout
+
+
+def getstatusoutput(
+    cmd: Any, *, encoding: str | None = None, errors: str | None = None, **kwargs: Any
+) -> tuple[int, str]:
+    """Run *cmd* in a shell; return (return code, output).  As subprocess.getstatusoutput."""
+    code = 0
+    try:
+        output = check_output(
+            cmd, shell=True, text=True, stderr=STDOUT, encoding=encoding, errors=errors, **kwargs
+        )
+    except CalledProcessError as error:
+        output, code = error.output, error.returncode
+    return code, output.removesuffix("\n")
+
+
+def getoutput(
+    cmd: Any, *, encoding: str | None = None, errors: str | None = None, **kwargs: Any
+) -> str:
+    """Run *cmd* in a shell; return its output.  As subprocess.getoutput."""
+    return getstatusoutput(cmd, encoding=encoding, errors=errors, **kwargs)[1]

@@ -1,0 +1,66 @@
+"""Sandbox: a description that can spawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _run
+from ._popen import Popen
+from ._process import Process
+from ._spawn import Args, spawn
+from ._spec import Spec
+
+
+class Sandbox(Spec):
+    """What a child shall be like: frozen, equal and hashable by value, picklable.
+
+    Every spawning function takes one as ``sandbox=``, and every field as a keyword, which then
+    replaces the sandbox's field as a whole.
+
+    new: kinds of namespaces to make: "pid mnt", ["pid", "mnt"], CLONE_NEW* flags, "all".
+    uid_map, gid_map: the maps of a new user namespace: "root" (the default: the own id is 0
+        inside), "self" (the own id stays), an int (the own id is that id inside), or
+        (inside, outside, count) ranges, which need CAP_SETUID and CAP_SETGID where they are more
+        than the own id.  See user_namespaces(7).
+    hostname, domainname: at most 64 bytes; need a new uts namespace.
+    time_offsets: {"boottime": seconds, "monotonic": seconds}; needs a new time namespace
+        (Linux 6.2 or newer).  See time_namespaces(7).
+    loopback: bring lo up; None: iff net is new.
+    propagation: of the mounts in a new mount namespace: "private" (the default), "slave",
+        "shared", "unchanged".  See mount_namespaces(7).
+    proc: mount a fresh /proc; None: iff pid and mnt are new.
+    cwd, env, umask, start_new_session, process_group: as in subprocess.Popen.
+    rlimits: {name: limit or (soft, hard)}; limits are ints, "64m", "unlimited".  See
+        getrlimit(2).
+    affinity: CPU numbers.  See sched_setaffinity(2).
+    nice: the nice value itself, not an increment.  See setpriority(2).
+
+    Raises TypeError and ValueError for what is wrong in a field, and for an option whose
+    namespace is not new.
+    """
+
+    __slots__ = ()
+
+    def run(self, *popenargs: Any, **kwargs: Any) -> Any:
+        """nsext.run() with this sandbox."""
+        return _run.run(*popenargs, sandbox=self, **kwargs)
+
+    def call(self, *popenargs: Any, **kwargs: Any) -> int:
+        """nsext.call() with this sandbox."""
+        return _run.call(*popenargs, sandbox=self, **kwargs)
+
+    def check_call(self, *popenargs: Any, **kwargs: Any) -> int:
+        """nsext.check_call() with this sandbox."""
+        return _run.check_call(*popenargs, sandbox=self, **kwargs)
+
+    def check_output(self, *popenargs: Any, **kwargs: Any) -> Any:
+        """nsext.check_output() with this sandbox."""
+        return _run.check_output(*popenargs, sandbox=self, **kwargs)
+
+    def popen(self, *popenargs: Any, **kwargs: Any) -> Popen:
+        """nsext.Popen() with this sandbox."""
+        return Popen(*popenargs, sandbox=self, **kwargs)
+
+    def spawn(self, args: Args, **kwargs: Any) -> Process:
+        """nsext.spawn() with this sandbox."""
+        return spawn(args, sandbox=self, **kwargs)

@@ -1,0 +1,70 @@
+"""spawn(): a program in namespaces of its own, at the cost of the bare system call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ._fds import HasFileno, standard_streams, table
+from ._launch import UNSET, launch, resolve
+from ._process import Process, _abandoned, sweep
+from ._spec import Spec, StrOrBytesPath
+
+Args = StrOrBytesPath | Sequence[StrOrBytesPath]
+File = int | HasFileno | None
+_NO_FDS: Mapping[int, Any] = {}
+
+
+def argument_list(args: Any) -> list[Any]:
+    """*args* as subprocess takes them, as a list.  Raises ValueError where it is empty."""
+    if isinstance(args, (str, bytes, os.PathLike)):
+        return [args]
+    args = list(args)
+    if not args:
+        raise ValueError("args is empty: the program is its first item")
+    return args
+
+
+def spawn(
+    args: Args,
+    *,
+    sandbox: Spec | None = None,
+    stdin: File = None,
+    stdout: File = None,
+    stderr: File = None,
+    executable: StrOrBytesPath | None = None,
+    pass_fds: Iterable[int] = (),
+    close_fds: bool = True,
+    fd_map: Mapping[int, int | HasFileno] = _NO_FDS,
+    spawn_timeout: float | None = None,
+    **fields: Any,
+) -> Process:
+    """Start a program and return its Process.
+
+    args, stdin, stdout, stderr, executable, pass_fds, close_fds: as in subprocess.Popen, without
+        PIPE.
+    fd_map: {descriptor in the child: descriptor here}, cycles included.
+    sandbox: a nsext.Sandbox; *fields* are fields of it, and replace them as a whole.
+    spawn_timeout: seconds that the set-up may take, up to exec.
+
+    Raises SpawnError, FileNotFoundError ... (which are SpawnErrors too) and SpawnTimeout;
+    TypeError and ValueError for wrong arguments.  See clone(2), namespaces(7).
+    """
+    argv = argument_list(args)
+    env = fields.pop("env", UNSET)
+    spec = resolve(sandbox, fields)
+    if _abandoned:
+        sweep()
+    if executable is None:
+        executable = argv[0]
+    sys.audit("nsext.spawn", executable, argv, spec)
+    streams, devnull = standard_streams(stdin, stdout, stderr)
+    try:
+        fds = table(streams, pass_fds, fd_map) if streams or pass_fds or fd_map else ()
+        pid, pidfd = launch(spec, argv, executable, env, fds, close_fds, True, spawn_timeout)
+    finally:
+        if devnull >= 0:
+            os.close(devnull)
+    return Process(args, pid, pidfd)

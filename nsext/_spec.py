@@ -1,0 +1,199 @@
+"""The description of a sandbox: frozen, checked when it is made.  No system calls here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+from . import _values
+from ._flags import CloneFlags, Kinds, kind_names, parse_kinds
+
+StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+IdMap = Literal["root", "self"] | int | Sequence[tuple[int, int, int]]
+Size = int | str
+Propagation = Literal["private", "slave", "shared", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Spec:
+    """The fields of nsext.Sandbox, which see."""
+
+    new: Kinds = ()
+    uid_map: IdMap | None = None
+    gid_map: IdMap | None = None
+    hostname: str | None = None
+    domainname: str | None = None
+    time_offsets: Mapping[str, float] = field(default_factory=dict)
+    loopback: bool | None = None
+    propagation: Propagation | None = None
+    proc: bool | None = None
+    cwd: StrOrBytesPath | None = None
+    env: Mapping[Any, Any] | None = None
+    user: int | str | None = None
+    group: int | str | None = None
+    extra_groups: Sequence[int | str] | None = None
+    umask: int = -1
+    start_new_session: bool = False
+    process_group: int | None = None
+    rlimits: Mapping[str | int, Size | tuple[Size, Size]] = field(default_factory=dict)
+    affinity: Iterable[int] | None = None
+    nice: int | None = None
+    _plans: dict[Any, Any] = field(default_factory=dict, init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, normal in _NORMAL.items():
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, normal(value))
+        _check_namespaces(self)
+        for name in ("user", "group", "extra_groups"):
+            if getattr(self, name) is not None:
+                raise NotImplementedError(
+                    f"{name}= changes the kernel's ids of the child, which needs the helper body "
+                    "(a child with memory of its own); this version does not have it yet"
+                )
+
+    def _given(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        return {
+            name: value
+            for name, default in _DEFAULTS.items()
+            if (value := getattr(self, name)) != default or type(value) is not type(default)
+        }
+
+    def __repr__(self) -> str:
+        parts = []
+        for name, value in self._given().items():
+            if name == "new":
+                value = kind_names(value)
+            elif name == "time_offsets":
+                value = {clock: offset / 10**9 for clock, offset in value.items()}
+            if name == "env":
+                shown = "{" + ", ".join(f"{key!r}: ..." for key in value) + "}"
+            else:
+                shown = repr(value)
+            parts.append(f"{name}={shown}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), {name: getattr(self, name) for name in _DEFAULTS})
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with these fields replaced, each as a whole."""
+        values = {name: getattr(self, name) for name in _DEFAULTS}
+        unknown = changes.keys() - values.keys()
+        if unknown:
+            raise TypeError(f"no such field: {', '.join(sorted(unknown))}")
+        if "time_offsets" not in changes:
+            values["time_offsets"] = _Nanoseconds(values["time_offsets"])
+        values.update(changes)
+        return type(self)(**values)
+
+    __replace__ = replace
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class _Nanoseconds(dict[str, int]):
+    """Offsets that are in nanoseconds already."""
+
+
+def _time_offsets(value: Any) -> Any:
+    return _values.FrozenMap(value) if type(value) is _Nanoseconds else _values.time_offsets(value)
+
+
+def _rebuild(cls: type[Spec], values: dict[str, Any]) -> Spec:
+    values["time_offsets"] = _Nanoseconds(values["time_offsets"])
+    return cls(**values)
+
+
+def _truth(value: Any) -> bool:
+    return bool(value)
+
+
+def _one_of(name: str, *words: str) -> Any:
+    def check(value: Any) -> Any:
+        if value not in words:
+            raise ValueError(f"{name}: {value!r} is none of {', '.join(map(repr, words))}")
+        return value
+
+    return check
+
+
+def _in_range(name: str, low: int, high: int) -> Any:
+    def check(value: Any) -> int:
+        number = _values.integer(value, name)
+        if not low <= number <= high:
+            raise ValueError(f"{name}: {number} is not in {low} to {high}")
+        return number
+
+    return check
+
+
+def _process_group(value: Any) -> int | None:
+    number: int = _in_range("process_group", -1, 2**31 - 1)(value)
+    return None if number == -1 else number
+
+
+_NORMAL: dict[str, Any] = {
+    "new": parse_kinds,
+    "uid_map": lambda value: _values.id_map(value, "uid_map"),
+    "gid_map": lambda value: _values.id_map(value, "gid_map"),
+    "hostname": lambda value: _values.uts_name(value, "hostname"),
+    "domainname": lambda value: _values.uts_name(value, "domainname"),
+    "time_offsets": _time_offsets,
+    "loopback": _truth,
+    "propagation": _one_of("propagation", "private", "slave", "shared", "unchanged"),
+    "proc": _truth,
+    "cwd": lambda value: _values.path(value, "cwd"),
+    "env": _values.environment,
+    "umask": _in_range("umask", -1, 0o7777),
+    "start_new_session": _truth,
+    "process_group": _process_group,
+    "rlimits": _values.rlimits,
+    "affinity": _values.affinity,
+    "nice": _in_range("nice", -20, 19),
+}
+
+# An option, the namespace it needs, and whether a value asks for it.
+_NEEDS: tuple[tuple[str, CloneFlags], ...] = (
+    ("hostname", CloneFlags.NEWUTS),
+    ("domainname", CloneFlags.NEWUTS),
+    ("time_offsets", CloneFlags.NEWTIME),
+    ("loopback", CloneFlags.NEWNET),
+    ("uid_map", CloneFlags.NEWUSER),
+    ("gid_map", CloneFlags.NEWUSER),
+    ("propagation", CloneFlags.NEWNS),
+    ("proc", CloneFlags.NEWNS),
+)
+
+
+def _check_namespaces(spec: Spec) -> None:
+    """Refuse an option whose namespace is not new: it would change the caller's."""
+    flags = int(spec.new)  # type: ignore[arg-type]
+    for name, flag in _NEEDS:
+        value = getattr(spec, name)
+        asked = value is not None and value is not False and value != {} and value != "unchanged"
+        if asked and not flags & flag:
+            kind = kind_names(flag)
+            raise ValueError(
+                f"{name}= needs a new {kind} namespace: add {kind!r} to new="
+            )
+
+
+_DEFAULTS: dict[str, Any] = {}
+_DEFAULTS.update(
+    {
+        item.name: getattr(_default, item.name)
+        for _default in (Spec(),)
+        for item in fields(Spec)
+        if item.init
+    }
+)
+FIELDS = frozenset(_DEFAULTS)

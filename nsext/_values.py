@@ -1,0 +1,189 @@
+"""Checks and normal forms of field values.  Everything here is pure.
+
+Each function takes what a caller may say and returns the one form that is compared, hashed and
+compiled, or raises TypeError or ValueError.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import resource
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ._frozen import FrozenMap
+
+MAX_ID = 2**32 - 2  # 2**32-1 means "unchanged" to setresuid(2)
+MAX_MAP_LINES = 340  # user_namespaces(7)
+MAX_NAME = 64  # __NEW_UTS_LEN
+
+Range = tuple[int, int, int]
+IdMapValue = str | int | tuple[Range, ...]
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SIZE = re.compile(r"(\d+)([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_RLIMITS = {
+    name.removeprefix("RLIMIT_").lower(): getattr(resource, name)
+    for name in dir(resource)
+    if name.startswith("RLIMIT_")
+}
+INFINITY = 2**64 - 1
+
+
+def integer(value: Any, what: str) -> int:
+    """An int that is no bool."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an int, not {type(value).__name__}")
+    return int(value)
+
+
+def uts_name(value: Any, what: str) -> str:
+    """A host or domain name: at most 64 bytes, no NUL."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
+    encoded = os.fsencode(value)
+    if len(encoded) > MAX_NAME:
+        raise ValueError(f"{what} has {len(encoded)} bytes; the kernel takes at most {MAX_NAME}")
+    if b"\0" in encoded:
+        raise ValueError(f"{what} has an embedded null byte")
+    return value
+
+
+def path(value: Any, what: str) -> str | bytes:
+    """A path without a NUL."""
+    result = os.fspath(value)
+    if ("\0" if isinstance(result, str) else b"\0") in result:  # type: ignore[operator]
+        raise ValueError(f"{what}: embedded null byte")
+    return result  # type: ignore[no-any-return]
+
+
+def size(value: Any, what: str) -> int:
+    """Bytes: an int, or "64k", "64m", "1g" (binary units), or "unlimited"."""
+    if isinstance(value, str):
+        if value.lower() in ("unlimited", "max", "infinity"):
+            return INFINITY
+        match = _SIZE.fullmatch(value.strip())
+        if not match:
+            raise ValueError(f"{what}: {value!r} is no size such as 4096, '64k', '1g', 'unlimited'")
+        number = int(match[1]) * _UNITS[match[2].lower()]
+    else:
+        number = integer(value, what)
+        if number == -1:  # resource.RLIM_INFINITY
+            return INFINITY
+    if not 0 <= number <= INFINITY:
+        raise ValueError(f"{what}: {value!r} is out of range")
+    return number
+
+
+def rlimit_number(name: Any) -> int:
+    """The RLIMIT_* number of a name in any case, with or without RLIMIT_."""
+    if isinstance(name, str):
+        key = name.lower().removeprefix("rlimit_")
+        if key not in _RLIMITS:
+            raise ValueError(f"unknown rlimit {name!r}: one of {' '.join(sorted(_RLIMITS))}")
+        return int(_RLIMITS[key])
+    number = integer(name, "an rlimit")
+    if number not in _RLIMITS.values():
+        raise ValueError(f"unknown rlimit number {number}")
+    return number
+
+
+def rlimit_name(number: int) -> str:
+    """The name, in lower case, of a RLIMIT_* number."""
+    return next(name for name, known in _RLIMITS.items() if known == number)
+
+
+def rlimits(value: Any) -> FrozenMap[str, tuple[int, int]]:
+    """{name: (soft, hard)}, in the order of their numbers."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"rlimits must be a mapping, not {type(value).__name__}")
+    limits: dict[int, tuple[int, int]] = {}
+    for name, given in value.items():
+        number = rlimit_number(name)
+        what = f"rlimit {rlimit_name(number)}"
+        if number in limits:
+            raise ValueError(f"{what} is given twice")
+        if isinstance(given, (tuple, list)):
+            if len(given) != 2:
+                raise ValueError(f"{what}: (soft, hard), not {given!r}")
+            soft, hard = size(given[0], what), size(given[1], what)
+        else:
+            soft = hard = size(given, what)
+        if soft > hard:
+            raise ValueError(f"{what}: the soft limit {soft} is above the hard limit {hard}")
+        limits[number] = soft, hard
+    return FrozenMap({rlimit_name(number): limits[number] for number in sorted(limits)})
+
+
+def time_offsets(value: Any) -> FrozenMap[str, int]:
+    """{clock: nanoseconds}, from seconds."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"time_offsets must be a mapping, not {type(value).__name__}")
+    result: dict[str, int] = {}
+    for clock, seconds in value.items():
+        if clock not in ("boottime", "monotonic"):
+            raise ValueError(f"unknown clock {clock!r}: 'boottime' or 'monotonic'")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"time_offsets[{clock!r}] must be seconds, not {type(seconds).__name__}")
+        if not math.isfinite(seconds) or abs(seconds) > 2**62 // 10**9:
+            raise ValueError(f"time_offsets[{clock!r}] is out of range: {seconds}")
+        whole = int(seconds)
+        result[clock] = whole * 10**9 + round((seconds - whole) * 10**9)
+    return FrozenMap(dict(sorted(result.items())))
+
+
+def _check_overlap(ranges: Sequence[Range], side: int, what: str) -> None:
+    spans = sorted((line[side], line[side] + line[2]) for line in ranges)
+    for (_, end), (start, _) in zip(spans, spans[1:]):
+        if start < end:
+            name = ("inside", "outside")[side]
+            raise ValueError(f"{what}: the {name} ranges overlap at {start}")
+
+
+def id_map(value: Any, what: str) -> IdMapValue:
+    """ "root", "self", an id inside for the own id, or ranges as in uid_map(5)."""
+    if isinstance(value, str):
+        if value not in ("root", "self"):
+            raise ValueError(f"{what}: {value!r} is neither 'root' nor 'self'")
+        return value
+    if isinstance(value, int):
+        number = integer(value, what)
+        if not 0 <= number <= MAX_ID:
+            raise ValueError(f"{what}: {number} is no id (0 to {MAX_ID})")
+        return number
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{what} must be 'root', 'self', an int or ranges, not {value!r}")
+    ranges: list[Range] = []
+    for line in value:
+        if not isinstance(line, Sequence) or isinstance(line, (str, bytes)) or len(line) != 3:
+            raise ValueError(f"{what}: a range is (inside, outside, count), not {line!r}")
+        inside, outside, count = (integer(number, what) for number in line)
+        if count < 1 or min(inside, outside) < 0 or max(inside, outside) + count - 1 > MAX_ID:
+            raise ValueError(f"{what}: {line!r} leaves the range of ids, 0 to {MAX_ID}")
+        ranges.append((inside, outside, count))
+    if not 1 <= len(ranges) <= MAX_MAP_LINES:
+        raise ValueError(f"{what}: {len(ranges)} ranges; the kernel takes 1 to {MAX_MAP_LINES}")
+    _check_overlap(ranges, 0, what)
+    _check_overlap(ranges, 1, what)
+    return tuple(ranges)
+
+
+def affinity(value: Any) -> tuple[int, ...]:
+    """CPU numbers, sorted."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"affinity must be CPU numbers, not {value!r}")
+    cpus = sorted({integer(cpu, "a CPU number") for cpu in value})
+    if not cpus:
+        raise ValueError("affinity: no CPU at all")
+    if cpus[0] < 0 or cpus[-1] >= 1 << 16:
+        raise ValueError(f"affinity: no such CPU number in {cpus}")
+    return tuple(cpus)
+
+
+def environment(value: Any) -> FrozenMap[Any, Any]:
+    """A snapshot of an environment."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"env must be a mapping, not {type(value).__name__}")
+    return FrozenMap(value)

@@ -1,0 +1,67 @@
+"""Build of the C core.  All else is declared in pyproject.toml."""
+
+import sys
+import sysconfig
+from glob import glob
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# One wheel from 3.12 up (the stable ABI); one each for 3.11, whose own lacks the slots for
+# subinterpreters, and for free-threaded builds, where it does not exist before 3.15.
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+ABI3 = sys.version_info >= (3, 12) and not FREE_THREADED
+
+WARNINGS = [
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-Wconversion",
+    "-Wshadow",
+    "-Wstrict-prototypes",
+    "-Wmissing-prototypes",
+    "-Wvla",
+    "-fvisibility=hidden",
+]
+
+# What runs in the child must not call into libc, TLS or a sanitizer's runtime (csrc/child/child.h).
+CHILD_FLAGS = [
+    "-ffreestanding",
+    "-fno-builtin",
+    "-fno-stack-protector",
+    "-fno-sanitize=all",
+    "-fno-exceptions",
+    "-U_FORTIFY_SOURCE",
+    "-O2",
+]
+
+
+class BuildExt(build_ext):
+    """Compiles the child's side apart, with flags of its own."""
+
+    def build_extension(self, ext: Extension) -> None:
+        ext.extra_objects = self.compiler.compile(
+            sorted(glob("csrc/child/*.c")),
+            output_dir=self.build_temp,
+            depends=ext.depends,
+            debug=self.debug,
+            extra_postargs=[*WARNINGS, *CHILD_FLAGS],
+        )
+        super().build_extension(ext)
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "nsext._native",
+            sources=sorted(["csrc/plan.c", *glob("csrc/parent/*.c"), *glob("csrc/py/*.c")]),
+            depends=sorted([*glob("csrc/**/*.h", recursive=True), "csrc/steps.def"]),
+            define_macros=[("Py_LIMITED_API", "0x030c0000")] if ABI3 else [],
+            extra_compile_args=WARNINGS,
+            extra_link_args=["-Wl,-z,now", "-Wl,-z,noexecstack"],
+            py_limited_api=ABI3,
+        )
+    ],
+    cmdclass={"build_ext": BuildExt},
+    options={"bdist_wheel": {"py_limited_api": "cp312"}} if ABI3 else {},
+)
