@@ -41,6 +41,11 @@ class PidfdChild:
 
     def _reap(self, timeout: float | None, _wait: Any = _native.wait) -> int | None:
         """Wait; the caller holds the lock against other waiters."""
+        if self._pidfd < 0:
+            # Waited for already, and somebody has taken the return code away again: subprocess's
+            # rule for a child that is no longer ours.
+            self.returncode = 0
+            return 0
         code: int | None = _wait(self._pidfd, timeout)
         if code is not None:
             self.returncode = code
