@@ -1,5 +1,8 @@
 """Build of the C core.  All else is declared in pyproject.toml."""
 
+import os
+import shutil
+import subprocess
 import sys
 import sysconfig
 from glob import glob
@@ -36,10 +39,56 @@ CHILD_FLAGS = [
 ]
 
 
+# The helper: the same sources as a static program without libc, at an address of its own.
+HELPER_FLAGS = [
+    *CHILD_FLAGS,
+    "-Os",
+    "-fno-lto",
+    "-fno-pic",
+    "-fno-pie",
+    "-fno-asynchronous-unwind-tables",
+    "-fcf-protection=none" if os.uname().machine == "x86_64" else "-fno-common",
+]
+HELPER_LINK = [
+    "-nostdlib",
+    "-static",
+    "-no-pie",
+    "-s",
+    "-Wl,--build-id=none",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,noseparate-code",
+    "-Wl,-Ttext-segment=0x5a000000",
+]
+
+
 class BuildExt(build_ext):
-    """Compiles the child's side apart, with flags of its own."""
+    """Compiles the child's side apart, with flags of its own, and links the helper."""
+
+    def build_helper(self, ext: Extension) -> None:
+        """Build nsext/nsext-helper beside the extension."""
+        objects = self.compiler.compile(
+            ["csrc/helper/main.c", "csrc/plan.c", *sorted(glob("csrc/child/*.c"))],
+            output_dir=os.path.join(self.build_temp, "helper"),
+            depends=ext.depends,
+            debug=self.debug,
+            extra_postargs=[*WARNINGS, *HELPER_FLAGS],
+        )
+        target = os.path.join(os.path.dirname(self.get_ext_fullpath(ext.name)), "nsext-helper")
+        command = [self.compiler.compiler_so[0], *HELPER_LINK, *objects, "-o", target]
+        subprocess.run(command, check=True)
+        os.chmod(target, 0o755)
+
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        built = os.path.dirname(self.get_ext_fullpath("nsext._native"))
+        shutil.copy2(os.path.join(self.build_lib, "nsext", "nsext-helper"), built)
+
+    def get_outputs(self) -> list[str]:
+        outputs = super().get_outputs()
+        return [*outputs, os.path.join(os.path.dirname(outputs[0]), "nsext-helper")]
 
     def build_extension(self, ext: Extension) -> None:
+        self.build_helper(ext)
         ext.extra_objects = self.compiler.compile(
             sorted(glob("csrc/child/*.c")),
             output_dir=self.build_temp,

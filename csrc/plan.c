@@ -1,7 +1,6 @@
 #include "plan.h"
 
-#include <errno.h>
-#include <string.h>
+#define EINVAL_ 22
 
 static const struct {
     const char *name, *stage, *signature;
@@ -35,7 +34,18 @@ static int range_ok(uint64_t offset, uint64_t length, uint64_t size)
 
 static int string_ok(const char *bytes, uint64_t offset, uint64_t size)
 {
-    return offset < size && memchr(bytes + offset, 0, (size_t)(size - offset)) != NULL;
+    for (uint64_t at = offset; at < size; at++)
+        if (!bytes[at])
+            return 1;
+    return 0;
+}
+
+uint32_t nsx_blob_helper_step(const struct nsx_blob *blob)
+{
+    uint32_t i = 0;
+    while (i < blob->nsteps && blob->step[i].op != NSX_OP_helper)
+        i++;
+    return i;
 }
 
 static int step_ok(const struct nsx_step *step, const char *bytes, uint64_t size)
@@ -60,30 +70,62 @@ int nsx_blob_check(const void *bytes, size_t size)
 {
     const struct nsx_blob *blob = bytes;
     if (size < sizeof *blob || blob->magic != NSX_BLOB_MAGIC || blob->size != size)
-        return -EINVAL;
+        return -EINVAL_;
     if (blob->nsteps == 0 || blob->nsteps > NSX_MAX_STEPS)
-        return -EINVAL;
+        return -EINVAL_;
     if (!range_ok(sizeof *blob, (uint64_t)blob->nsteps * sizeof(struct nsx_step), size))
-        return -EINVAL;
+        return -EINVAL_;
     if (blob->new_flags & ~NSX_CLONE_NEW_ALL)
-        return -EINVAL;
+        return -EINVAL_;
     if (!range_ok(blob->uid_map, blob->uid_map_size, size) ||
         !range_ok(blob->gid_map, blob->gid_map_size, size))
-        return -EINVAL;
+        return -EINVAL_;
     /* Maps that the parent writes and the gate behind which the child waits for
      * them come together: one without the other is a race or a hang. */
     if ((blob->step[0].op == NSX_OP_gate) != (blob->uid_map_size || blob->gid_map_size))
-        return -EINVAL;
+        return -EINVAL_;
+    int helpers = 0;
     for (uint32_t i = 0; i < blob->nsteps; i++) {
         uint32_t op = blob->step[i].op;
         int last = i == blob->nsteps - 1;
         if (!step_ok(&blob->step[i], bytes, size))
-            return -EINVAL;
+            return -EINVAL_;
         /* The program starts in the last step and in no other. */
         if ((op == NSX_OP_exec || op == NSX_OP_call) != last)
-            return -EINVAL;
+            return -EINVAL_;
         if (op == NSX_OP_gate && i != 0)
-            return -EINVAL;
+            return -EINVAL_;
+        helpers += op == NSX_OP_helper;
     }
+    return helpers > 1 ? -EINVAL_ : 0;
+}
+
+static int array_ok(const struct nsx_plan *plan, uint32_t array, uint32_t count, uint64_t size)
+{
+    const uintptr_t *entry = (const uintptr_t *)(const void *)((const char *)plan + array);
+    if (array % sizeof *entry || !range_ok(array, ((uint64_t)count + 1) * sizeof *entry, size))
+        return 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (!string_ok((const char *)plan, entry[i], size))
+            return 0;
+    return entry[count] == 0;
+}
+
+int nsx_plan_check(const struct nsx_plan *plan, size_t size)
+{
+    if (size < sizeof *plan || plan->size < sizeof *plan || plan->size > size)
+        return -EINVAL_;
+    const uint64_t used = plan->size;
+    if (!range_ok(plan->blob, sizeof(struct nsx_blob), used) || plan->blob % 8)
+        return -EINVAL_;
+    const struct nsx_blob *blob = (const void *)((const char *)plan + plan->blob);
+    if (blob->size > used - plan->blob || nsx_blob_check(blob, blob->size) < 0)
+        return -EINVAL_;
+    if (!array_ok(plan, plan->argv, plan->argc, used) ||
+        !array_ok(plan, plan->envp, plan->envc, used) ||
+        !array_ok(plan, plan->execs, plan->nexecs, used))
+        return -EINVAL_;
+    if (plan->fds % 8 || !range_ok(plan->fds, (uint64_t)plan->nfds * sizeof(struct nsx_fd), used))
+        return -EINVAL_;
     return 0;
 }

@@ -44,7 +44,10 @@ struct nsx_blob {
 /* What the child reports.  The parent reads it when ctid has become 0. */
 struct nsx_record {
     uint32_t ctid;   /* futex; 1 until the child has left this memory (CLEARTID) */
+    uint32_t hold;   /* robust futex of a child in the helper; OWNER_DIED when it left */
     uint32_t gate;   /* futex; 1: the id maps are written */
+    uint32_t paused; /* 1: the child waits at its checkpoint */
+    uint32_t resume; /* futex; 1: go on */
     uint32_t step;   /* the step being run */
     uint32_t failed; /* 1: that step failed, errno and aux say how */
     int32_t error;
@@ -55,13 +58,16 @@ struct nsx_record {
 struct nsx_fd {
     int32_t child;
     int32_t parent;
-    int32_t moved; /* parent is another's child: pass one moves it here; -1: no */
+    int32_t moved;   /* parent is another's child: pass one moves it here; -1: no */
+    int32_t cloexec; /* as it was before it had to live through the helper's exec */
 };
 
 enum nsx_plan_flag {
     NSX_CLOSE_FDS = 1,     /* close what the table does not name, from 3 up */
     NSX_RESET_SIGNALS = 2, /* the clone could not: CLONE_CLEAR_SIGHAND */
     NSX_ANNOUNCE = 4,      /* the child has memory of its own: no CLEARTID */
+    NSX_IN_HELPER = 8,     /* the helper body: hold tells, not ctid */
+    NSX_RAISED = 16,       /* capabilities were made ambient for the helper's exec */
 };
 
 struct nsx_plan {
@@ -73,8 +79,12 @@ struct nsx_plan {
     uint32_t execs, nexecs; /* candidates for the program, as offsets likewise */
     uint32_t fds, nfds;     /* struct nsx_fd */
     uint32_t euid, egid;    /* the caller's, for maps of its own id */
-    int32_t parent_pidfd;   /* for a child at its gate; else -1 */
-    uint32_t reserved;
+    int32_t parent_pidfd;   /* for a child that waits for the parent; else -1 */
+    int32_t plan_fd;        /* memfd of this plan; -1: inline */
+    int32_t helper_fd;      /* the helper's image */
+    uint32_t helper_path;   /* the same as a file, for where the fd cannot be executed */
+    uint32_t size;          /* bytes of the plan in use */
+    uint32_t inheritable[2]; /* NSX_RAISED: the set to go back to */
     uint64_t sigmask;       /* the caller's, restored before exec */
     uint64_t entry;         /* clone(entry): function and argument */
     uint64_t entry_arg;
@@ -85,7 +95,12 @@ const char *nsx_step_signature(uint32_t op);
 const char *nsx_step_name(uint32_t op);
 const char *nsx_step_stage(uint32_t op);
 
-/* 0, or -EINVAL where these bytes are not a blob that a child can run. */
+/* 0, or -EINVAL where these bytes are not a blob that a child can run, or not a
+ * plan that the helper can.  Parent and helper both; no libc. */
 int nsx_blob_check(const void *bytes, size_t size);
+int nsx_plan_check(const struct nsx_plan *plan, size_t size);
+
+/* Index of the step that execs the helper; nsteps: none does. */
+uint32_t nsx_blob_helper_step(const struct nsx_blob *blob);
 
 #endif

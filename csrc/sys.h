@@ -135,6 +135,62 @@ NSX_SYS long sys_execve(const char *path, const uintptr_t *argv, const uintptr_t
     return nsx_syscall(__NR_execve, NSX_P(path), NSX_P(argv), NSX_P(envp), 0, 0, 0);
 }
 
+NSX_SYS long sys_execveat(long fd, const char *path, const uintptr_t *argv, const uintptr_t *envp,
+                          long flags)
+{
+    return nsx_syscall(__NR_execveat, fd, NSX_P(path), NSX_P(argv), NSX_P(envp), flags, 0);
+}
+
+NSX_SYS long sys_prctl(long option, long a, long b)
+{
+    return nsx_syscall(__NR_prctl, option, a, b, 0, 0, 0);
+}
+
+NSX_SYS long sys_capget(void *header, void *data)
+{
+    return nsx_syscall(__NR_capget, NSX_P(header), NSX_P(data), 0, 0, 0, 0);
+}
+
+NSX_SYS long sys_capset(void *header, const void *data)
+{
+    return nsx_syscall(__NR_capset, NSX_P(header), NSX_P(data), 0, 0, 0, 0);
+}
+
+NSX_SYS long sys_setgroups(size_t count, const void *gids)
+{
+    return nsx_syscall(__NR_setgroups, (long)count, NSX_P(gids), 0, 0, 0, 0);
+}
+
+NSX_SYS long sys_setresgid(long gid)
+{
+    return nsx_syscall(__NR_setresgid, gid, gid, gid, 0, 0, 0);
+}
+
+NSX_SYS long sys_setresuid(long uid)
+{
+    return nsx_syscall(__NR_setresuid, uid, uid, uid, 0, 0, 0);
+}
+
+NSX_SYS long sys_geteuid(void)
+{
+    return nsx_syscall(__NR_geteuid, 0, 0, 0, 0, 0, 0);
+}
+
+NSX_SYS long sys_getegid(void)
+{
+    return nsx_syscall(__NR_getegid, 0, 0, 0, 0, 0, 0);
+}
+
+NSX_SYS long sys_gettid(void)
+{
+    return nsx_syscall(__NR_gettid, 0, 0, 0, 0, 0, 0);
+}
+
+NSX_SYS long sys_set_robust_list(const void *head, size_t size)
+{
+    return nsx_syscall(__NR_set_robust_list, NSX_P(head), (long)size, 0, 0, 0, 0);
+}
+
 /* set and old are 64-bit masks, as the kernel has them. */
 NSX_SYS long sys_rt_sigprocmask(long how, const uint64_t *set, uint64_t *old)
 {

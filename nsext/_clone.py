@@ -115,7 +115,9 @@ def clone(
         sweep()
     sys.audit("nsext.clone", address, spec)
     plan: Plan = plan_of(spec, True, "copy")
-    pid, pidfd, failure = _native.clone(plan.blob, address, argument, stack_size, spawn_timeout)
+    pid, pidfd, failure, _ = _native.clone(
+        plan.blob, address, argument, stack_size, spawn_timeout
+    )
     if failure is not None:
         fail(failure, plan, spec, "", f"entry {address:#x}", spawn_timeout)
     return Process(f"entry {address:#x}", pid, pidfd)

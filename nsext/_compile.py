@@ -17,7 +17,22 @@ from ._values import rlimit_number
 Step = tuple[Any, ...]
 """(name, argument, ...), as csrc/steps.def lists them."""
 
-Body = Literal["inline", "copy"]
+Body = Literal["inline", "helper", "copy"]
+
+
+def body_of(spec: Spec, paused: bool = False) -> Body:
+    """Where the steps of *spec* have to run.  The reasons, and no flag to forget:
+
+    A change of kernel uid or gid makes the memory it happens in non-dumpable: inline, the
+    caller's own, for good.  Groups go with it.
+    A paused child would share the caller's memory for as long as the caller likes, where the OOM
+    killer takes both.
+    """
+    if spec.user is not None or spec.group is not None or spec.extra_groups is not None:
+        return "helper"
+    if paused:
+        return "helper"
+    return "inline"
 
 MS_SHARED, MS_SLAVE, MS_PRIVATE = 1 << 20, 1 << 19, 1 << 18
 _PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED}
@@ -77,6 +92,26 @@ def _cpu_mask(cpus: tuple[int, ...]) -> bytes:
     return struct.pack(f"@{len(words)}L", *words)
 
 
+def _group_list(gids: tuple[int, ...]) -> bytes:
+    return struct.pack(f"={len(gids)}I", *gids)
+
+
+def _identity_steps(spec: Spec, new: int) -> list[Step]:
+    """Ids are numbers by now.  Supplementary groups go wherever an id changes."""
+    steps: list[Step] = []
+    if spec.extra_groups is not None:
+        steps.append(("setgroups", _group_list(spec.extra_groups), 0))  # type: ignore[arg-type]
+    elif spec.user is not None or spec.group is not None:
+        # A user namespace whose gids the child mapped itself has denied setgroups(2) for good.
+        if not new & CloneFlags.NEWUSER or isinstance(spec.gid_map, tuple):
+            steps.append(("setgroups", b"", 1))
+    if spec.group is not None:
+        steps.append(("setgid", spec.group))
+    if spec.user is not None:
+        steps.append(("setuid", spec.user))
+    return steps
+
+
 def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
     steps: list[Step] = []
     if new & CloneFlags.NEWTIME:
@@ -121,17 +156,25 @@ def _process_steps(spec: Spec) -> list[Step]:
     return steps
 
 
-def compile(spec: Spec, restore_signals: bool = True, body: Body = "inline") -> Compiled:
+def compile(
+    spec: Spec, restore_signals: bool = True, body: Body = "inline", paused: bool = False
+) -> Compiled:
     """Return the steps of a child of *spec*, in their order."""
     new = int(spec.new)  # type: ignore[arg-type]
     steps: list[Step] = []
     uid_map = gid_map = None
     if new & CloneFlags.NEWUSER:
+        # Before the helper's exec, which takes the capabilities of an id that is not mapped.
         steps, uid_map, gid_map = _id_steps(spec)
+    if body == "helper":
+        steps.append(("helper",))
     steps += _namespace_steps(spec, new, body)
-    if body == "inline":
+    if body != "copy":
         steps.append(("fds",))
     steps += _process_steps(spec)
+    if paused:
+        steps.append(("checkpoint",))
+    steps += _identity_steps(spec, new)
     steps.append(("default_signals", _RESTORED if restore_signals else 0))
-    steps.append(("exec",) if body == "inline" else ("call",))
+    steps.append(("call",) if body == "copy" else ("exec",))
     return Compiled(new & ~CloneFlags.NEWTIME, tuple(steps), uid_map, gid_map)

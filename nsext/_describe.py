@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 
 from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE, Step
 from ._flags import kind_names
@@ -16,7 +17,9 @@ _PLAIN = {
     "enter_time": "enter the new time namespace",
     "loopback": "bring up the loopback interface",
     "fds": "pass file descriptors",
+    "helper": "start the helper",
     "setsid": "setsid",
+    "checkpoint": "wait to be resumed",
     "default_signals": "reset signals",
     "exec": "exec",
     "call": "call the entry",
@@ -69,6 +72,13 @@ def describe(step: Step) -> str:
             return f"make all mounts {_PROPAGATION[flags]}"
         case "mount_proc", (target,):
             return f"mount proc on {os.fsdecode(target)}"
+        case "setgroups", (gids, _):
+            names = " ".join(map(str, struct.unpack(f"={len(gids) // 4}I", gids)))
+            return f"set supplementary groups to {names or 'none'}"
+        case "setgid", (gid,):
+            return f"setresgid {gid}"
+        case "setuid", (uid,):
+            return f"setresuid {uid}"
         case "setpgid", (group,):
             return f"setpgid {group}"
         case "rlimit", (number, soft, hard):
@@ -87,7 +97,7 @@ def describe(step: Step) -> str:
 def describe_failure(step: Step, aux: int) -> str:
     """As describe(), with the part of the step that failed where that says more."""
     name = step[0]
-    if name == "fds":
+    if name == "fds" or name == "helper" and aux > 0:
         return f"pass file descriptor {aux}" if aux >= 0 else "close file descriptors"
     return _PARTS.get((name, aux)) or describe(step)
 

@@ -95,6 +95,12 @@ def step_hint(name: str, number: int) -> str | None:
                 "a fresh proc needs a new pid namespace and, in a user namespace, a /proc that "
                 "nothing is mounted over; proc=False leaves it"
             )
+        if name == "setgroups":
+            return (
+                "supplementary groups need CAP_SETGID, and in a user namespace a gid_map of ranges"
+            )
+        if name in ("setuid", "setgid"):
+            return f"changing ids needs CAP_SET{name[3:].upper()}"
         if name == "gate":
             return (
                 "ranges of ids need CAP_SETUID and CAP_SETGID; without them a map is one line "
@@ -110,6 +116,8 @@ def step_hint(name: str, number: int) -> str | None:
             return "setting the clocks of a time namespace needs CAP_SYS_TIME in it"
     if number == errno.ENOENT and name in ("uid_map", "gid_map", "setgroups_deny", "time_offsets"):
         return "/proc is not mounted, or the kernel lacks this namespace"
+    if number == errno.EINVAL and name in ("setuid", "setgid", "setgroups"):
+        return "the id is not mapped in the user namespace"
     if number == errno.ENOSYS and name == "gate":
         return "on this architecture only the own id can be mapped"
     if number in (errno.ENOSPC, errno.EUSERS) and name == "unshare":

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import signal
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from . import _native
-from ._compile import Body, Compiled, compile
+from ._compile import Body, Compiled, body_of, compile
 from ._describe import describe_failure, step_path
 from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
 from ._flags import CloneFlags
 from ._hints import clone_hint, step_hint
-from ._spec import FIELDS, Spec
+from ._spec import FIELDS, Spec, has_names
 
 EMPTY = Spec()
 UNSET: Any = type("_Unset", (), {"__repr__": lambda self: "..."})()
@@ -59,23 +61,49 @@ def _resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
 class Plan:
     """A compiled description, ready for C; kept with the description."""
 
-    __slots__ = ("blob", "compiled")
+    __slots__ = ("blob", "body", "compiled")
 
-    def __init__(self, spec: Spec, restore_signals: bool, body: Body) -> None:
-        self.compiled: Compiled = compile(spec, restore_signals, body)
+    def __init__(self, spec: Spec, restore_signals: bool, body: Body, paused: bool) -> None:
+        self.body = body
+        self.compiled: Compiled = compile(spec, restore_signals, body, paused)
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
         if body == "inline" and ("unshare", int(CloneFlags.NEWTIME)) in steps:
             _check_time_switch()
 
 
-def plan_of(spec: Spec, restore_signals: bool = True, body: Body = "inline") -> Plan:
-    """Return the plan of *spec*, made on first use."""
-    key = (restore_signals, body)
+def plan_of(
+    spec: Spec, restore_signals: bool = True, body: Body | None = None, paused: bool = False
+) -> Plan:
+    """Return the plan of *spec*, made on first use.  *body* None: the one it has to have."""
+    key = (restore_signals, body, paused)
     plan: Plan | None = spec._plans.get(key)
     if plan is None:
-        plan = spec._plans[key] = Plan(spec, restore_signals, body)
+        if has_names(spec):  # looked up anew each time
+            return Plan(_by_number(spec), restore_signals, body or body_of(spec, paused), paused)
+        plan = Plan(spec, restore_signals, body or body_of(spec, paused), paused)
+        spec._plans[key] = plan
     return plan
+
+
+def _by_number(spec: Spec) -> Spec:
+    """The same with names of users and groups looked up.  Raises KeyError, as subprocess does."""
+
+    def uid(value: Any) -> Any:
+        return pwd.getpwnam(value).pw_uid if isinstance(value, str) else value
+
+    def gid(value: Any) -> Any:
+        return grp.getgrnam(value).gr_gid if isinstance(value, str) else value
+
+    groups = spec.extra_groups
+    return spec.replace(
+        user=uid(spec.user),
+        group=gid(spec.group),
+        extra_groups=None if groups is None else [gid(group) for group in groups],
+    )
+
+
+HELPER = os.path.join(os.path.dirname(__file__), "nsext-helper")
 
 
 @cache
@@ -92,6 +120,15 @@ def _check_time_switch() -> None:
         )
 
 
+class Launched(NamedTuple):
+    """A child that runs, or waits at its checkpoint."""
+
+    pid: int
+    pidfd: int
+    body: Body
+    paused: Any  # what resume() takes; None: it runs
+
+
 def launch(
     spec: Spec,
     args: Any,
@@ -101,20 +138,30 @@ def launch(
     close_fds: bool,
     restore_signals: bool,
     timeout: float | None,
-) -> tuple[int, int]:
-    """Start the program: (pid, pidfd).  *env* UNSET: spec's; None: the caller's own.
+    paused: bool = False,
+) -> Launched:
+    """Start the program.  *env* UNSET: spec's; None: the caller's own.
 
     Raises SpawnError and its kin; what is wrong in the arguments is TypeError or ValueError.
     """
-    plan = plan_of(spec, restore_signals)
+    plan = plan_of(spec, restore_signals, None, paused)
     if env is UNSET:
         env = spec.env
-    pid, pidfd, failure = _native.spawn(
-        plan.blob, args, executable, env, fds, close_fds, timeout
+    helper = None if plan.body == "inline" else HELPER
+    pid, pidfd, failure, handle = _native.spawn(
+        plan.blob, args, executable, env, fds, close_fds, timeout, helper
     )
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout)
-    return pid, pidfd
+    return Launched(pid, pidfd, plan.body, (handle, plan, executable) if paused else None)
+
+
+def resume(paused: Any, spec: Spec, args: Any, timeout: float | None) -> None:
+    """Let a paused child start its program.  Raises what exec raises."""
+    handle, plan, executable = paused
+    failure = _native.resume(handle, timeout)[2]
+    if failure is not None:
+        fail(failure, plan, spec, executable, args, timeout)
 
 
 def fail(

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._fds import table
+from ._compile import Body
 from ._launch import UNSET, launch, resolve
+from ._launch import resume as launch_resume
 from ._process import PidfdChild, _abandoned, sweep
 from ._spec import Spec
 
@@ -37,7 +39,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     """
 
     _pidfd = -1
-    body = "inline"
+    _paused: Any = None
+    body: Body = "inline"
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         sandbox: Spec | None = None,
         fd_map: Mapping[int, Any] = _NO_FDS,
         spawn_timeout: float | None = None,
+        paused: bool = False,
         **fields: Any,
     ) -> None:
         if preexec_fn is not None:
@@ -97,6 +101,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self._env = env
         self._fd_map = fd_map
         self._spawn_timeout = spawn_timeout
+        self._pause = bool(paused)
         self._fd_lock = threading.Lock()
         if _abandoned:
             sweep()
@@ -177,9 +182,18 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             fds = table(streams, pass_fds, self._fd_map)
         else:
             fds = tuple(streams)
-        self.pid, self._pidfd = launch(
-            spec, args, executable, env, fds, close_fds, restore_signals, self._spawn_timeout
+        child = launch(
+            spec,
+            args,
+            executable,
+            env,
+            fds,
+            close_fds,
+            restore_signals,
+            self._spawn_timeout,
+            self._pause,
         )
+        self.pid, self._pidfd, self.body, self._paused = child
         self._child_created = True
         self._close_pipe_fds(  # type: ignore[attr-defined]
             p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
@@ -203,6 +217,52 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             finally:
                 lock.release()
         return self.returncode
+
+    def resume(self) -> None:
+        """Let a paused child start its program, and wait until it has.
+
+        Raises what exec raises (FileNotFoundError ...); the process is gone then, and reaped.
+        """
+        paused, self._paused = self._paused, None
+        if paused is None:
+            raise RuntimeError("the process is not paused")
+        try:
+            launch_resume(paused, self._spec, self.args, self._spawn_timeout)
+        except BaseException:
+            # C has reaped it and closed the pidfd.
+            self._pidfd = -1
+            self.returncode = 127
+            raise
+
+    def _refuse_paused(self) -> None:
+        if self._paused is not None:
+            raise RuntimeError("the process is paused: resume() it first")
+
+    def communicate(self, input: Any = None, timeout: float | None = None) -> Any:
+        """As subprocess.Popen.communicate.  RuntimeError while the process is paused."""
+        self._refuse_paused()
+        return super().communicate(input, timeout)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As subprocess.Popen.wait.  RuntimeError while the process is paused."""
+        self._refuse_paused()
+        return super().wait(timeout)
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._paused is not None:
+            self.kill()
+        super().__exit__(*exception)
+
+    def kill(self) -> None:
+        """Send SIGKILL.  Ends a paused process, too."""
+        super().kill()
+        self._paused = None
+
+    def __del__(self, *bound: Any) -> None:
+        if self._paused is not None:
+            self.kill()
+            self._wait(None)
+        super().__del__(*bound)  # type: ignore[misc]
 
     def _wait(self, timeout: float | None) -> int:
         if self.returncode is None:

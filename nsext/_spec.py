@@ -48,12 +48,7 @@ class Spec:
             if value is not None:
                 object.__setattr__(self, name, normal(value))
         _check_namespaces(self)
-        for name in ("user", "group", "extra_groups"):
-            if getattr(self, name) is not None:
-                raise NotImplementedError(
-                    f"{name}= changes the kernel's ids of the child, which needs the helper body "
-                    "(a child with memory of its own); this version does not have it yet"
-                )
+        _check_names(self)
 
     def _given(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
@@ -153,6 +148,9 @@ _NORMAL: dict[str, Any] = {
     "proc": _truth,
     "cwd": lambda value: _values.path(value, "cwd"),
     "env": _values.environment,
+    "user": lambda value: _values.identity(value, "user"),
+    "group": lambda value: _values.identity(value, "group"),
+    "extra_groups": _values.identities,
     "umask": _in_range("umask", -1, 0o7777),
     "start_new_session": _truth,
     "process_group": _process_group,
@@ -185,6 +183,20 @@ def _check_namespaces(spec: Spec) -> None:
             raise ValueError(
                 f"{name}= needs a new {kind} namespace: add {kind!r} to new="
             )
+
+
+def has_names(spec: Spec) -> bool:
+    """Do user=, group= or extra_groups= need the passwd and group data bases?"""
+    groups = spec.extra_groups or ()
+    return any(isinstance(value, str) for value in (spec.user, spec.group, *groups))
+
+
+def _check_names(spec: Spec) -> None:
+    if int(spec.new) & CloneFlags.NEWUSER and has_names(spec):  # type: ignore[arg-type]
+        raise ValueError(
+            "names of users and groups belong to the caller's passwd; in a new user namespace say "
+            "user=, group= and extra_groups= as numbers"
+        )
 
 
 _DEFAULTS: dict[str, Any] = {}

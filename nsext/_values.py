@@ -170,6 +170,28 @@ def id_map(value: Any, what: str) -> IdMapValue:
     return tuple(ranges)
 
 
+def identity(value: Any, what: str) -> int | str:
+    """A uid or gid, or the name of one."""
+    if isinstance(value, str):
+        if not value or "\0" in value:
+            raise ValueError(f"{what}: {value!r} is no name")
+        return value
+    number = integer(value, what)
+    if not 0 <= number <= MAX_ID:
+        raise ValueError(f"{what}: {number} is no id (0 to {MAX_ID})")
+    return number
+
+
+def identities(value: Any) -> tuple[int | str, ...]:
+    """Supplementary groups; none at all is a choice, too."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"extra_groups must be a sequence of groups, not {value!r}")
+    groups = tuple(identity(group, "extra_groups") for group in value)
+    if len(groups) > 65536:  # NGROUPS_MAX
+        raise ValueError(f"extra_groups: {len(groups)} groups; the kernel takes at most 65536")
+    return groups
+
+
 def affinity(value: Any) -> tuple[int, ...]:
     """CPU numbers, sorted."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):

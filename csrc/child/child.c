@@ -14,8 +14,6 @@ NSX_CHILD_CODE static long run_step(struct nsx_child *child, const struct nsx_st
     }
 }
 
-/* Arrays of offsets become arrays of pointers, at the address where the plan is
- * mapped here. */
 NSX_CHILD_CODE static void relocate(struct nsx_plan *plan, uint32_t array, uint32_t count)
 {
     uintptr_t *entry = child_at(plan, array);
@@ -23,35 +21,54 @@ NSX_CHILD_CODE static void relocate(struct nsx_plan *plan, uint32_t array, uint3
         entry[i] += (uintptr_t)plan;
 }
 
-NSX_CHILD_CODE void nsx_child_announce(struct nsx_plan *plan)
+NSX_CHILD_CODE void nsx_child_relocate(struct nsx_plan *plan)
 {
-    if (!(plan->flags & NSX_ANNOUNCE))
-        return;
-    __atomic_store_n(&plan->record.ctid, 0, __ATOMIC_RELEASE);
-    sys_futex(&plan->record.ctid, NSX_FUTEX_WAKE, 1, NULL);
-}
-
-NSX_CHILD_CODE int nsx_child_main(void *arg)
-{
-    struct nsx_plan *plan = arg;
-    struct nsx_child child = {.plan = plan, .blob = child_at(plan, plan->blob)};
-    const struct nsx_blob *blob = child_at(plan, plan->blob);
-
     relocate(plan, plan->argv, plan->argc);
     relocate(plan, plan->envp, plan->envc);
     relocate(plan, plan->execs, plan->nexecs);
+}
 
-    for (uint32_t i = 0; i < blob->nsteps; i++) {
+NSX_CHILD_CODE void nsx_child_announce(struct nsx_plan *plan)
+{
+    uint32_t *word;
+    uint32_t value = 0;
+    if (plan->flags & NSX_IN_HELPER) {
+        word = &plan->record.hold;
+        value = NSX_FUTEX_OWNER_DIED;
+    } else if (plan->flags & NSX_ANNOUNCE) {
+        word = &plan->record.ctid;
+    } else {
+        return;
+    }
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+    sys_futex(word, NSX_FUTEX_WAKE, 1, NULL);
+}
+
+NSX_CHILD_CODE void nsx_child_run(struct nsx_plan *plan, uint32_t first)
+{
+    struct nsx_child child = {.plan = plan, .blob = child_at(plan, plan->blob)};
+    const struct nsx_blob *blob = child_at(plan, plan->blob);
+
+    for (uint32_t i = first; i < blob->nsteps; i++) {
         __atomic_store_n(&plan->record.step, i, __ATOMIC_RELAXED);
         child.aux = 0;
         long error = run_step(&child, &blob->step[i]);
         if (error < 0) {
             plan->record.error = (int32_t)-error;
             plan->record.aux = child.aux;
-            plan->record.failed = 1;
-            break;
+            __atomic_store_n(&plan->record.failed, 1, __ATOMIC_RELEASE);
+            return;
         }
     }
+}
+
+/* Runs in the parent's memory, on a stack of its own, or in a copy of it. */
+NSX_CHILD_CODE int nsx_child_main(void *arg)
+{
+    struct nsx_plan *plan = arg;
+    if (!(plan->flags & NSX_IN_HELPER))
+        nsx_child_relocate(plan);
+    nsx_child_run(plan, 0);
     nsx_child_announce(plan);
     return 127;
 }

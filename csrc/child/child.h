@@ -47,6 +47,13 @@ static inline __attribute__((always_inline)) void *child_at(struct nsx_plan *pla
     return (unsigned char *)plan + offset;
 }
 
+/* Runs the steps from first on; returns where one failed, which it has reported. */
+void nsx_child_run(struct nsx_plan *plan, uint32_t first);
+
+/* Arrays of offsets become arrays of pointers, at the address where the plan is
+ * mapped here. */
+void nsx_child_relocate(struct nsx_plan *plan);
+
 /* Tell a parent whose memory this is not (a copy) that the set-up is over. */
 void nsx_child_announce(struct nsx_plan *plan);
 

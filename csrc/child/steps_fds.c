@@ -2,6 +2,7 @@
 #include "child.h"
 
 #define F_SETFD_ 2
+#define FD_CLOEXEC_ 1
 #define F_DUPFD_CLOEXEC_ 1030
 #define ENOSYS_ 38
 #define LAST_FD 0xffffffffu
@@ -15,18 +16,26 @@ struct entry {
     char name[];
 };
 
-NSX_CHILD_CODE static int is_named(const struct nsx_fd *fd, uint32_t count, long number)
+/* What stays open: the table's, and our own descriptor that is still needed
+ * (close-on-exec; above all of the table's; -1: none). */
+struct kept {
+    const struct nsx_fd *fd;
+    uint32_t count;
+    int32_t own;
+};
+
+NSX_CHILD_CODE static int is_kept(const struct kept *kept, long number)
 {
-    for (uint32_t i = 0; i < count; i++)
-        if (fd[i].child == number)
+    for (uint32_t i = 0; i < kept->count; i++)
+        if (kept->fd[i].child == number)
             return 1;
-    return 0;
+    return number == kept->own;
 }
 
 /* Where close_range(2) is refused (a seccomp filter): by the directory of open
  * descriptors.  Descriptors left open would be an escape, so without /proc this
  * is an error. */
-NSX_CHILD_CODE static long close_listed(const struct nsx_fd *fd, uint32_t count)
+NSX_CHILD_CODE static long close_listed(const struct kept *kept)
 {
     uint64_t buffer[128];
     long closed;
@@ -47,7 +56,7 @@ NSX_CHILD_CODE static long close_listed(const struct nsx_fd *fd, uint32_t count)
                     continue;
                 for (const char *digit = entry->name; *digit; digit++)
                     number = number * 10 + (*digit - '0');
-                if (number < 3 || number == directory || is_named(fd, count, number))
+                if (number < 3 || number == directory || is_kept(kept, number))
                     continue;
                 sys_close(number);
                 closed++;
@@ -62,22 +71,36 @@ NSX_CHILD_CODE static long close_listed(const struct nsx_fd *fd, uint32_t count)
     return 0;
 }
 
-NSX_CHILD_CODE static long close_rest(const struct nsx_fd *fd, uint32_t count)
+NSX_CHILD_CODE static long close_rest(const struct kept *kept)
 {
     unsigned int first = 3;
-    for (uint32_t i = 0; i <= count; i++) {
-        unsigned int next = i < count ? (unsigned int)fd[i].child : LAST_FD;
+    for (uint32_t i = 0; i <= kept->count + 1; i++) {
+        unsigned int next = LAST_FD;
+        if (i < kept->count)
+            next = (unsigned int)kept->fd[i].child;
+        else if (i == kept->count && kept->own >= 0)
+            next = (unsigned int)kept->own;
         if (next > first) {
             long error = sys_close_range(first, next == LAST_FD ? LAST_FD : next - 1);
             if (error == -ENOSYS_)
-                return close_listed(fd, count);
+                return close_listed(kept);
             if (error < 0)
                 return error;
         }
+        if (next == LAST_FD)
+            break;
         if (next >= first)
             first = next + 1;
     }
     return 0;
+}
+
+/* Sources that were close-on-exec until the helper's exec are so again. */
+NSX_CHILD_CODE static void restore_cloexec(const struct kept *kept)
+{
+    for (uint32_t i = 0; i < kept->count; i++)
+        if (kept->fd[i].cloexec && !is_kept(kept, kept->fd[i].parent))
+            sys_fcntl(kept->fd[i].parent, F_SETFD_, FD_CLOEXEC_);
 }
 
 /* Two passes, so that cycles (0->1, 1->0) come out right: what another entry
@@ -89,6 +112,15 @@ NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *ste
     const uint32_t count = plan->nfds;
     long above = count && fd[count - 1].child >= 2 ? fd[count - 1].child + 1 : 3;
     (void)step;
+
+    struct kept kept = {fd, count, -1};
+    if (plan->flags & NSX_IN_HELPER && plan->parent_pidfd >= 0) {
+        long own = sys_fcntl(plan->parent_pidfd, F_DUPFD_CLOEXEC_, above);
+        if (own < 0)
+            return own;
+        sys_close(plan->parent_pidfd);
+        plan->parent_pidfd = kept.own = (int32_t)own;
+    }
 
     for (uint32_t i = 0; i < count; i++) {
         if (fd[i].moved < 0)
@@ -109,5 +141,8 @@ NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *ste
             return error;
     }
     child->aux = -1;
-    return plan->flags & NSX_CLOSE_FDS ? close_rest(fd, count) : 0;
+    if (plan->flags & NSX_CLOSE_FDS)
+        return close_rest(&kept);
+    restore_cloexec(&kept);
+    return 0;
 }

@@ -1,10 +1,18 @@
 #define _GNU_SOURCE
 #include "slot.h"
+#include "fd.h"
 #include "wait.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#define MFD_CLOEXEC_ 1u
+#define MFD_NOEXEC_SEAL_ 8u
+#define NSX_SLOT_HEAD ((sizeof(struct nsx_slot) + 63) & ~(size_t)63)
 
 #define PLAN_ROOM ((size_t)64 << 10)
 #define KEEP_ROOM ((size_t)1 << 20) /* larger ones are not kept */
@@ -28,59 +36,119 @@ static void reset(struct nsx_slot *slot)
     slot->used = sizeof *plan;
 }
 
+/* A descriptor may have been closed behind our back, and its number be another
+ * file's by now. */
+static int is_memfd(const struct nsx_slot *slot)
+{
+    struct stat status;
+    return fstat(slot->memfd, &status) == 0 && status.st_ino == slot->inode;
+}
+
+static void slot_unmap(struct nsx_slot *slot)
+{
+    if (slot->memfd >= 0 && is_memfd(slot))
+        close(slot->memfd);
+    munmap(slot->map, slot->map_size);
+}
+
+/* vm.memfd_noexec=2 wants the flag, kernels before 6.3 do not know it. */
+static int memfd_new(size_t size)
+{
+    int fd = (int)syscall(SYS_memfd_create, "nsext-plan", MFD_CLOEXEC_ | MFD_NOEXEC_SEAL_);
+    if (fd < 0 && errno == EINVAL)
+        fd = (int)syscall(SYS_memfd_create, "nsext-plan", MFD_CLOEXEC_);
+    fd = nsx_above_stdio(fd);
+    if (fd >= 0 && ftruncate(fd, (off_t)size) != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
 /* [guard page][stack][slot, plan]: an overflow of the stack hits the guard, and
- * the plan lies above the stack, where an overflow does not go. */
-static struct nsx_slot *slot_map(size_t stack_size, size_t room, int shared)
+ * the plan lies above the stack, where an overflow does not go.  With a memfd
+ * the plan starts a page of its own, the first of the file. */
+static struct nsx_slot *slot_map(size_t stack_size, size_t room, enum nsx_slot_kind kind)
 {
     const size_t guard = page_size();
     const size_t stack = pages(stack_size);
-    const size_t tail = pages(room + sizeof(struct nsx_slot) + 64);
-    const size_t size = guard + stack + tail;
+    const size_t head = kind == NSX_SLOT_MEMFD ? page_size() : 0;
+    const size_t tail = pages(room + NSX_SLOT_HEAD);
+    const size_t size = guard + stack + head + tail;
     const int anonymous = MAP_ANONYMOUS | MAP_NORESERVE;
-    char *map = mmap(NULL, size, PROT_READ | PROT_WRITE, anonymous | MAP_PRIVATE | MAP_STACK, -1, 0);
+    const int both = PROT_READ | PROT_WRITE;
+    int memfd = -1;
+    struct stat status = {.st_ino = 0};
+    char *map = mmap(NULL, size, both, anonymous | MAP_PRIVATE | MAP_STACK, -1, 0);
     if (map == MAP_FAILED)
         return NULL;
-    /* A child in a copy of our memory reports through a shared plan; its stack
-     * stays private, since it may fork. */
+    /* A child in memory of its own reports through a shared plan; its stack stays
+     * private, since it may fork. */
     char *top = map + guard + stack;
-    if (mprotect(map, guard, PROT_NONE) != 0 ||
-        (shared && mmap(top, tail, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_SHARED | MAP_FIXED,
-                        -1, 0) == MAP_FAILED)) {
-        munmap(map, size);
-        return NULL;
+    void *shared = top;
+    if (kind == NSX_SLOT_MEMFD) {
+        memfd = memfd_new(tail);
+        if (memfd < 0 || fstat(memfd, &status) != 0)
+            goto fail;
+        shared = mmap(top + head, tail, both, MAP_SHARED | MAP_FIXED, memfd, 0);
+    } else if (kind == NSX_SLOT_SHARED) {
+        shared = mmap(top, tail, both, MAP_ANONYMOUS | MAP_SHARED | MAP_FIXED, -1, 0);
     }
-    struct nsx_slot *slot = (struct nsx_slot *)top;
+    if (shared == MAP_FAILED || mprotect(map, guard, PROT_NONE) != 0)
+        goto fail;
+    struct nsx_slot *slot = (struct nsx_slot *)(void *)top;
     *slot = (struct nsx_slot){.map = map, .map_size = size, .stack_size = stack, .pidfd = -1};
-    slot->room = (size_t)(map + size - (char *)nsx_slot_plan(slot));
-    slot->shared = shared;
+    slot->kind = kind;
+    slot->memfd = memfd;
+    slot->inode = status.st_ino;
+    slot->plan = (struct nsx_plan *)(void *)(top + (head ? head : NSX_SLOT_HEAD));
+    slot->room = (size_t)(map + size - (char *)slot->plan);
     reset(slot);
     return slot;
+fail:
+    if (memfd >= 0)
+        close(memfd);
+    munmap(map, size);
+    return NULL;
 }
 
-struct nsx_slot *nsx_slot_new(size_t stack_size, int shared)
+struct nsx_slot *nsx_slot_new(size_t stack_size, enum nsx_slot_kind kind)
 {
-    return slot_map(stack_size, PLAN_ROOM, shared);
+    return slot_map(stack_size, PLAN_ROOM, kind);
 }
 
-struct nsx_slot *nsx_slot_get(struct nsx_pool *pool)
+/* After a fork: what lies in the pool is a copy.  That of private memory is fit
+ * for use; a memfd is the other process's, too.  What another thread had in hand
+ * when it forked is in no list, and is let go. */
+static void after_fork(struct nsx_pool *pool)
+{
+    __atomic_store_n(&pool->limbo, NULL, __ATOMIC_RELAXED);
+    for (int i = 0; i < NSX_POOL_SIZE; i++) {
+        struct nsx_slot *slot =
+            __atomic_exchange_n(&pool->free[NSX_SLOT_MEMFD][i], NULL, __ATOMIC_ACQUIRE);
+        if (slot)
+            slot_unmap(slot);
+    }
+}
+
+struct nsx_slot *nsx_slot_get(struct nsx_pool *pool, enum nsx_slot_kind kind)
 {
     const pid_t self = getpid();
-    if (__atomic_load_n(&pool->owner, __ATOMIC_RELAXED) != self) {
-        /* After a fork: what lies here is a copy, fit for use, but what another
-         * thread had in hand when it forked is in no list, and is let go. */
-        __atomic_store_n(&pool->owner, self, __ATOMIC_RELAXED);
-        __atomic_store_n(&pool->limbo, NULL, __ATOMIC_RELAXED);
-    }
+    const pid_t owner = __atomic_exchange_n(&pool->owner, self, __ATOMIC_ACQ_REL);
+    if (owner && owner != self)
+        after_fork(pool);
     for (int i = 0; i < NSX_POOL_SIZE; i++) {
-        if (!__atomic_load_n(&pool->free[i], __ATOMIC_RELAXED))
+        if (!__atomic_load_n(&pool->free[kind][i], __ATOMIC_RELAXED))
             continue;
-        struct nsx_slot *slot = __atomic_exchange_n(&pool->free[i], NULL, __ATOMIC_ACQUIRE);
-        if (slot) {
+        struct nsx_slot *slot = __atomic_exchange_n(&pool->free[kind][i], NULL, __ATOMIC_ACQUIRE);
+        if (slot && kind == NSX_SLOT_MEMFD && !is_memfd(slot)) {
+            slot_unmap(slot);
+        } else if (slot) {
             reset(slot);
             return slot;
         }
     }
-    return slot_map(NSX_STACK_SIZE, PLAN_ROOM, 0);
+    return slot_map(NSX_STACK_SIZE, PLAN_ROOM, kind);
 }
 
 static struct nsx_slot *grow(struct nsx_slot *slot, size_t need)
@@ -88,12 +156,12 @@ static struct nsx_slot *grow(struct nsx_slot *slot, size_t need)
     size_t room = slot->room;
     while (room < need)
         room *= 2;
-    struct nsx_slot *larger = slot_map(slot->stack_size, room, slot->shared);
+    struct nsx_slot *larger = slot_map(slot->stack_size, room, slot->kind);
     if (!larger)
         return NULL;
     memcpy(nsx_slot_plan(larger), nsx_slot_plan(slot), slot->used);
     larger->used = slot->used;
-    munmap(slot->map, slot->map_size);
+    slot_unmap(slot);
     return larger;
 }
 
@@ -114,17 +182,22 @@ uint32_t nsx_slot_append(struct nsx_slot **slot, const void *data, size_t size)
     return (uint32_t)at;
 }
 
+void nsx_slot_free(struct nsx_slot *slot)
+{
+    slot_unmap(slot);
+}
+
 void nsx_slot_put(struct nsx_pool *pool, struct nsx_slot *slot)
 {
-    if (!slot->shared && slot->room <= KEEP_ROOM && slot->stack_size == pages(NSX_STACK_SIZE)) {
+    if (slot->kind != NSX_SLOT_SHARED && slot->room <= KEEP_ROOM) {
         for (int i = 0; i < NSX_POOL_SIZE; i++) {
             struct nsx_slot *none = NULL;
-            if (__atomic_compare_exchange_n(&pool->free[i], &none, slot, 0, __ATOMIC_RELEASE,
-                                            __ATOMIC_RELAXED))
+            if (__atomic_compare_exchange_n(&pool->free[slot->kind][i], &none, slot, 0,
+                                            __ATOMIC_RELEASE, __ATOMIC_RELAXED))
                 return;
         }
     }
-    munmap(slot->map, slot->map_size);
+    slot_unmap(slot);
 }
 
 void nsx_slot_limbo(struct nsx_pool *pool, struct nsx_slot *slot, int pidfd)
@@ -145,7 +218,7 @@ void nsx_pool_sweep(struct nsx_pool *pool)
         struct nsx_slot *next = slot->next;
         if (nsx_parent_reap(slot->pidfd, 0)) {
             close(slot->pidfd);
-            munmap(slot->map, slot->map_size);
+            slot_unmap(slot);
         } else {
             nsx_slot_limbo(pool, slot, slot->pidfd);
         }
@@ -155,9 +228,12 @@ void nsx_pool_sweep(struct nsx_pool *pool)
 
 void nsx_pool_clear(struct nsx_pool *pool)
 {
-    for (int i = 0; i < NSX_POOL_SIZE; i++) {
-        struct nsx_slot *slot = __atomic_exchange_n(&pool->free[i], NULL, __ATOMIC_ACQUIRE);
-        if (slot)
-            munmap(slot->map, slot->map_size);
+    for (int kind = 0; kind < NSX_KEPT_KINDS; kind++) {
+        for (int i = 0; i < NSX_POOL_SIZE; i++) {
+            struct nsx_slot *slot =
+                __atomic_exchange_n(&pool->free[kind][i], NULL, __ATOMIC_ACQUIRE);
+            if (slot)
+                slot_unmap(slot);
+        }
     }
 }

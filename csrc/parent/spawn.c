@@ -3,17 +3,16 @@
 #include "../child/entry.h"
 #include "../sys.h"
 #include "clone.h"
+#include "fd.h"
 #include "idmap.h"
 #include "wait.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #define SECOND 1000000000ll
 #define PF_FORKNOEXEC 0x40u
@@ -28,12 +27,27 @@ static int is_gated(struct nsx_plan *plan)
     return blob_of(plan)->step[0].op == NSX_OP_gate;
 }
 
+/* Does the child wait for us somewhere, so that it must see us die? */
+static int waits_for_us(struct nsx_plan *plan)
+{
+    const struct nsx_blob *blob = blob_of(plan);
+    for (uint32_t i = 0; i < blob->nsteps; i++)
+        if (blob->step[i].op == NSX_OP_gate || blob->step[i].op == NSX_OP_checkpoint)
+            return 1;
+    return 0;
+}
+
+static void close_own(struct nsx_spawn *spawn)
+{
+    if (spawn->parent_pidfd >= 0)
+        close(spawn->parent_pidfd);
+    spawn->parent_pidfd = -1;
+}
+
 /* What is the child's no longer goes back to the pool. */
 static void release(struct nsx_spawn *spawn)
 {
-    struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
-    if (plan->parent_pidfd >= 0)
-        close(plan->parent_pidfd);
+    close_own(spawn);
     nsx_slot_put(spawn->pool, spawn->slot);
     spawn->slot = NULL;
 }
@@ -60,9 +74,7 @@ static void bury(struct nsx_spawn *spawn)
         release(spawn);
         return;
     }
-    struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
-    if (plan->parent_pidfd >= 0)
-        close(plan->parent_pidfd);
+    close_own(spawn);
     nsx_slot_limbo(spawn->pool, spawn->slot, spawn->pidfd);
     spawn->slot = NULL;
 }
@@ -73,7 +85,7 @@ static void bury(struct nsx_spawn *spawn)
 static long clone_child(struct nsx_spawn *spawn)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
-    const uint64_t memory = plan->flags & NSX_ANNOUNCE ? 0 : NSX_CLONE_VM;
+    const uint64_t memory = spawn->slot->kind == NSX_SLOT_SHARED ? 0 : NSX_CLONE_VM;
     char *stack = (char *)spawn->slot - spawn->slot->stack_size;
     struct nsx_clone how = {
         .flags = memory | blob_of(plan)->new_flags,
@@ -99,14 +111,15 @@ static long clone_child(struct nsx_spawn *spawn)
     return pid;
 }
 
-/* An internal descriptor at 0, 1 or 2 would be taken for a standard stream. */
-static int above_stdio(int fd)
+/* The helper's hold carries its tid as it sees it, and it waits on nobody for
+ * it: whoever comes first, we or it, writes the word. */
+static void guess_hold(struct nsx_spawn *spawn)
 {
-    if (fd < 0 || fd > 2)
-        return fd;
-    int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    close(fd);
-    return moved;
+    struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
+    const uint32_t tid = blob_of(plan)->new_flags & NSX_CLONE_NEWPID ? 1 : (uint32_t)spawn->pid;
+    uint32_t none = 0;
+    __atomic_compare_exchange_n(&plan->record.hold, &none, tid | NSX_FUTEX_WAITERS, 0,
+                                __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
@@ -117,17 +130,21 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     plan->record = (struct nsx_record){.ctid = 1};
     plan->euid = (uint32_t)geteuid();
     plan->egid = (uint32_t)getegid();
-    plan->parent_pidfd = -1;
-    spawn->pidfd = -1;
+    plan->size = (uint32_t)spawn->slot->used;
+    plan->plan_fd = spawn->slot->memfd;
+    if (spawn->slot->kind != NSX_SLOT_INLINE)
+        plan->flags |= spawn->slot->kind == NSX_SLOT_MEMFD ? NSX_IN_HELPER : NSX_ANNOUNCE;
+    spawn->pidfd = spawn->parent_pidfd = -1;
     nsx_pool_sweep(spawn->pool);
-    if (is_gated(plan)) {
-        if (nsx_clone_blocks) /* nobody would be awake to open the gate */
-            return fail(spawn, (struct nsx_failure){.step = 0, .error = ENOSYS});
-        plan->parent_pidfd =
-            above_stdio((int)syscall(__NR_pidfd_open, getpid(), 0));
-        if (plan->parent_pidfd < 0)
+    if (is_gated(plan) && nsx_clone_blocks) /* nobody would be awake to open the gate */
+        return fail(spawn, (struct nsx_failure){.step = 0, .error = ENOSYS});
+    if (waits_for_us(plan)) {
+        int self = (int)syscall(__NR_pidfd_open, getpid(), 0);
+        spawn->parent_pidfd = nsx_above_stdio(self);
+        if (spawn->parent_pidfd < 0)
             return fail(spawn, (struct nsx_failure){.step = -1, .error = errno});
     }
+    plan->parent_pidfd = spawn->parent_pidfd;
 
     /* All 64, also those that the C library keeps to itself: until the child
      * has default handlers, no signal may run code in it. */
@@ -138,7 +155,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
         return fail(spawn, (struct nsx_failure){.step = -1, .error = (int)-pid});
     spawn->pid = (pid_t)pid;
 
-    int fd = above_stdio(spawn->pidfd);
+    int fd = nsx_above_stdio(spawn->pidfd);
     if (fd < 0) {
         /* No descriptor left above 2: the low one is gone, so by pid; it is our
          * child and unreaped, hence still the same process. */
@@ -148,6 +165,8 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
         return fail(spawn, failure);
     }
     spawn->pidfd = fd;
+    if (plan->flags & NSX_IN_HELPER)
+        guess_hold(spawn);
 
     if (is_gated(plan)) {
         struct nsx_failure failure = {.step = 0};
@@ -211,23 +230,58 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
     return NSX_FAILED;
 }
 
+/* Has the child left the memory where it ran the steps?  The word says so: ctid
+ * is cleared by the kernel when a child leaves ours; hold gets OWNER_DIED when it
+ * leaves the helper's, or from the child itself where it came to no helper. */
+static int has_left(struct nsx_plan *plan)
+{
+    if (plan->flags & NSX_IN_HELPER)
+        return (__atomic_load_n(&plan->record.hold, __ATOMIC_ACQUIRE) & NSX_FUTEX_OWNER_DIED) != 0;
+    return __atomic_load_n(&plan->record.ctid, __ATOMIC_ACQUIRE) == 0;
+}
+
+static int is_paused(const struct nsx_spawn *spawn, struct nsx_plan *plan)
+{
+    return !spawn->resumed && __atomic_load_n(&plan->record.paused, __ATOMIC_ACQUIRE);
+}
+
 enum nsx_state nsx_parent_poll(struct nsx_spawn *spawn, int64_t ns)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
-    uint32_t *ctid = &plan->record.ctid;
+    uint32_t *word = plan->flags & NSX_IN_HELPER ? &plan->record.hold : &plan->record.ctid;
     const long limit[2] = {(long)(ns / SECOND), (long)(ns % SECOND)};
+    const uint32_t value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
 
-    if (__atomic_load_n(ctid, __ATOMIC_ACQUIRE)) {
-        sys_futex(ctid, NSX_FUTEX_WAIT, 1, limit);
-        if (__atomic_load_n(ctid, __ATOMIC_ACQUIRE)) {
-            /* A copy's death, and that of one killed while dumping core before
-             * Linux 5.16, clears no word. */
+    if (!has_left(plan)) {
+        if (is_paused(spawn, plan))
+            return NSX_PAUSED;
+        sys_futex(word, NSX_FUTEX_WAIT, value, limit);
+        if (!has_left(plan)) {
+            if (is_paused(spawn, plan))
+                return NSX_PAUSED;
+            /* No word is written for a copy's death, for one before the helper
+             * has set its robust list, and for one by a core dump before 5.16. */
             struct nsx_end end;
             if (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1)
                 return NSX_BUSY;
         }
     }
     return child_left(spawn);
+}
+
+void nsx_parent_resume(struct nsx_spawn *spawn)
+{
+    struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
+    spawn->resumed = 1;
+    __atomic_store_n(&plan->record.resume, 1, __ATOMIC_RELEASE);
+    sys_futex(&plan->record.resume, NSX_FUTEX_WAKE, 1, NULL);
+}
+
+void nsx_parent_forget(struct nsx_spawn *spawn)
+{
+    close_own(spawn);
+    nsx_slot_free(spawn->slot);
+    spawn->slot = NULL;
 }
 
 void nsx_parent_abort(struct nsx_spawn *spawn, int *step_reached)

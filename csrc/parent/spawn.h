@@ -13,6 +13,7 @@
 
 enum nsx_state {
     NSX_BUSY,    /* the set-up goes on */
+    NSX_PAUSED,  /* it is complete; the child waits for nsx_parent_resume() */
     NSX_STARTED, /* the program runs: pid and pidfd are the caller's */
     NSX_FAILED,  /* nothing is left; failure tells */
 };
@@ -25,11 +26,13 @@ struct nsx_failure {
 };
 
 struct nsx_spawn {
-    struct nsx_slot *slot; /* owned until STARTED or FAILED */
+    struct nsx_slot *slot; /* owned until STARTED or FAILED; its kind is the body */
     struct nsx_pool *pool;
     int *clone3_missing; /* remembered where clone3 is ENOSYS */
     pid_t pid;
     int pidfd;
+    int parent_pidfd; /* our own, for a child that waits for us; -1 */
+    int resumed;
     struct nsx_failure failure;
 };
 
@@ -37,6 +40,12 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn);
 
 /* Waits at most ns nanoseconds. */
 enum nsx_state nsx_parent_poll(struct nsx_spawn *spawn, int64_t ns);
+
+/* Let a paused child go on; then poll again. */
+void nsx_parent_resume(struct nsx_spawn *spawn);
+
+/* Let a paused child's memory go, which it may map still; it is the caller's. */
+void nsx_parent_forget(struct nsx_spawn *spawn);
 
 /* Kills the child, reaps it and lets everything go; a child that does not die
  * within a second goes to limbo with its memory.  step_reached: where it was. */

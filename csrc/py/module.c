@@ -46,7 +46,7 @@ static void native_free(void *module)
 {
     struct native_state *state = PyModule_GetState(module);
     if (state)
-        nsx_pool_clear(&state->pool);
+        nsx_pool_clear(&state->pool), nsx_helper_close(&state->helper);
 }
 
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
@@ -55,7 +55,9 @@ static PyMethodDef methods[] = {
     {"pack", FAST(native_pack), METH_FASTCALL,
      "pack(new_flags, steps, uid_map, gid_map) -> bytes\n\nThe static part of a plan."},
     {"spawn", FAST(native_spawn), METH_FASTCALL,
-     "spawn(blob, argv, executable, env, fds, close_fds, timeout) -> (pid, pidfd, failure)"},
+     "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper)\n"
+     "-> (pid, pidfd, failure, paused)"},
+    {"resume", FAST(native_resume), METH_FASTCALL, "resume(paused, timeout) -> as spawn()"},
     {"clone", FAST(native_clone), METH_FASTCALL,
      "clone(blob, entry, arg, stack_size, timeout) -> (pid, pidfd, failure)"},
     {"wait", FAST(native_wait), METH_FASTCALL,

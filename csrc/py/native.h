@@ -5,11 +5,13 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "../parent/helper.h"
 #include "../parent/slot.h"
 
 struct native_state {
     struct nsx_pool pool;
     int clone3_missing;
+    struct nsx_helper helper;
 };
 
 struct native_state *native_state(PyObject *module);
@@ -28,6 +30,7 @@ PyObject *native_fs_bytes(PyObject *object);
 
 PyObject *native_pack(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_wait(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_send_signal(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -10,24 +10,61 @@
 #define FIRST_SLICE (5 * MILLISECOND)
 #define SLICE (50 * MILLISECOND)
 
-static PyObject *result_started(const struct nsx_spawn *spawn)
+#define PAUSED "nsext.paused"
+
+/* (pid, pidfd, None, paused): the last a capsule that resume() takes, or None. */
+static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *paused)
 {
-    return Py_BuildValue("(iiO)", (int)spawn->pid, spawn->pidfd, Py_None);
+    return Py_BuildValue("(iiON)", (int)spawn->pid, spawn->pidfd, Py_None, paused);
 }
 
 /* failure: (kind, step, errno, aux, signal) */
 static PyObject *result_failed(const char *kind, const struct nsx_failure *failure)
 {
-    return Py_BuildValue("(ii(siiii))", 0, -1, kind, failure->step, failure->error, failure->aux,
-                         failure->signal);
+    return Py_BuildValue("(ii(siiii)O)", 0, -1, kind, failure->step, failure->error, failure->aux,
+                         failure->signal, Py_None);
 }
 
-static PyObject *abort_spawn(struct nsx_spawn *spawn, int *step)
+static void abort_spawn(struct nsx_spawn *spawn, int *step)
 {
     PyThreadState *thread = PyEval_SaveThread();
     nsx_parent_abort(spawn, step);
     PyEval_RestoreThread(thread);
-    return NULL;
+}
+
+/* The pidfd is the caller's; it kills a child that it does not resume. */
+static void destroy_paused(PyObject *capsule)
+{
+    struct nsx_spawn *spawn = PyCapsule_GetPointer(capsule, PAUSED);
+    if (spawn && spawn->slot)
+        nsx_parent_forget(spawn);
+    PyMem_Free(spawn);
+}
+
+static PyObject *pause_spawn(struct nsx_spawn *spawn)
+{
+    struct nsx_spawn *kept = PyMem_Malloc(sizeof *kept);
+    if (!kept) {
+        abort_spawn(spawn, NULL);
+        return PyErr_NoMemory();
+    }
+    *kept = *spawn;
+    PyObject *capsule = PyCapsule_New(kept, PAUSED, destroy_paused);
+    if (!capsule) {
+        abort_spawn(spawn, NULL);
+        PyMem_Free(kept);
+        return NULL;
+    }
+    return result_started(spawn, capsule);
+}
+
+static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state)
+{
+    if (state == NSX_STARTED)
+        return result_started(spawn, Py_NewRef(Py_None));
+    const struct nsx_failure *failure = &spawn->failure;
+    return result_failed(failure->step < 0 ? "clone" : failure->signal ? "killed" : "step",
+                         failure);
 }
 
 /* Waits in slices: a signal that lands before the wait, or on another thread,
@@ -35,18 +72,22 @@ static PyObject *abort_spawn(struct nsx_spawn *spawn, int *step)
 static PyObject *run(struct nsx_spawn *spawn, int64_t timeout)
 {
     const int64_t deadline = timeout == NSX_FOREVER ? NSX_FOREVER : nsx_now() + timeout;
-    enum nsx_state state;
-    int64_t slice = FIRST_SLICE < timeout ? FIRST_SLICE : timeout;
+    const int64_t slice = FIRST_SLICE < timeout ? FIRST_SLICE : timeout;
+    const int resuming = spawn->resumed;
+    enum nsx_state state = NSX_BUSY;
 
     PyThreadState *thread = PyEval_SaveThread();
-    state = nsx_parent_start(spawn);
+    if (!resuming)
+        state = nsx_parent_start(spawn);
     if (state == NSX_BUSY)
         state = nsx_parent_poll(spawn, slice);
     PyEval_RestoreThread(thread);
 
     while (state == NSX_BUSY) {
-        if (PyErr_CheckSignals() < 0)
-            return abort_spawn(spawn, NULL);
+        if (PyErr_CheckSignals() < 0) {
+            abort_spawn(spawn, NULL);
+            return NULL;
+        }
         int64_t left = deadline == NSX_FOREVER ? NSX_FOREVER : deadline - nsx_now();
         if (left <= 0) {
             struct nsx_failure failure = {.error = ETIMEDOUT};
@@ -57,31 +98,72 @@ static PyObject *run(struct nsx_spawn *spawn, int64_t timeout)
         state = nsx_parent_poll(spawn, left < SLICE ? left : SLICE);
         PyEval_RestoreThread(thread);
     }
-    if (state == NSX_STARTED)
-        return result_started(spawn);
-    const struct nsx_failure *failure = &spawn->failure;
-    return result_failed(failure->step < 0 ? "clone" : failure->signal ? "killed" : "step",
-                         failure);
+    return state == NSX_PAUSED ? pause_spawn(spawn) : finish(spawn, state);
+}
+
+/* The helper's image and its file's path, into the plan. */
+static int plan_helper(struct native_state *state, struct nsx_slot **slot, PyObject *path)
+{
+    if (path == Py_None)
+        return 0;
+    PyObject *bytes = native_fs_bytes(path);
+    if (!bytes)
+        return -1;
+    int fd = nsx_helper_fd(&state->helper, PyBytes_AsString(bytes));
+    uint32_t at = 0;
+    if (fd < 0)
+        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
+    else
+        at = nsx_slot_append(slot, PyBytes_AsString(bytes), (size_t)PyBytes_Size(bytes) + 1);
+    if (fd >= 0 && !at)
+        PyErr_NoMemory();
+    Py_DECREF(bytes);
+    if (!at)
+        return -1;
+    nsx_slot_plan(*slot)->helper_fd = fd;
+    nsx_slot_plan(*slot)->helper_path = at;
+    return 0;
 }
 
 PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct native_state *state = native_state(module);
-    if (count != 7)
-        return PyErr_Format(PyExc_TypeError, "spawn() takes 7 arguments");
+    if (count != 8)
+        return PyErr_Format(PyExc_TypeError, "spawn() takes 8 arguments");
     const int64_t timeout = native_timeout(args[6]);
     if (timeout < 0)
         return NULL;
     struct nsx_spawn spawn = {.pool = &state->pool, .clone3_missing = &state->clone3_missing};
-    spawn.slot = nsx_slot_get(spawn.pool);
+    spawn.slot = nsx_slot_get(spawn.pool, args[7] == Py_None ? NSX_SLOT_INLINE : NSX_SLOT_MEMFD);
     if (!spawn.slot)
-        return PyErr_NoMemory();
+        return PyErr_SetFromErrno(PyExc_OSError);
     if (plan_blob(&spawn.slot, args[0]) < 0 || plan_argv(&spawn.slot, args[1]) < 0 ||
         plan_env(&spawn.slot, args[3]) < 0 || plan_execs(&spawn.slot, args[2]) < 0 ||
-        plan_fds(&spawn.slot, args[4], args[5]) < 0) {
+        plan_fds(&spawn.slot, args[4], args[5]) < 0 ||
+        plan_helper(state, &spawn.slot, args[7]) < 0) {
         nsx_slot_put(spawn.pool, spawn.slot);
         return NULL;
     }
+    return run(&spawn, timeout);
+}
+
+/* The capsule is used up, whatever comes of it. */
+PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    if (count != 2)
+        return PyErr_Format(PyExc_TypeError, "resume() takes 2 arguments");
+    struct nsx_spawn *kept = PyCapsule_GetPointer(args[0], PAUSED);
+    if (!kept)
+        return NULL;
+    const int64_t timeout = native_timeout(args[1]);
+    if (timeout < 0)
+        return NULL;
+    if (!kept->slot)
+        return PyErr_Format(PyExc_ValueError, "resumed already");
+    struct nsx_spawn spawn = *kept;
+    kept->slot = NULL;
+    nsx_parent_resume(&spawn);
     return run(&spawn, timeout);
 }
 
@@ -103,7 +185,7 @@ PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count
     if (timeout < 0)
         return NULL;
     struct nsx_spawn spawn = {.pool = &state->pool, .clone3_missing = &state->clone3_missing};
-    spawn.slot = nsx_slot_new(stack_size, 1);
+    spawn.slot = nsx_slot_new(stack_size, NSX_SLOT_SHARED);
     if (!spawn.slot)
         return PyErr_NoMemory();
     if (plan_blob(&spawn.slot, args[0]) < 0) {
@@ -111,7 +193,6 @@ PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count
         return NULL;
     }
     struct nsx_plan *plan = nsx_slot_plan(spawn.slot);
-    plan->flags |= NSX_ANNOUNCE;
     plan->entry = entry;
     plan->entry_arg = arg;
     return run(&spawn, timeout);

@@ -1,0 +1,55 @@
+/* Steps of identity, and the checkpoint before them.  They run in the helper: a
+ * change of kernel ids makes the memory it happens in non-dumpable for good. */
+#include "child.h"
+
+#define EINVAL_ 22
+#define ESRCH_ 3
+#define NO_ID 0xffffffffu
+
+/* The parent says when to go on.  Its death ends the wait. */
+NSX_CHILD_CODE long step_checkpoint(struct nsx_child *child, const struct nsx_step *step)
+{
+    struct nsx_record *record = &child->plan->record;
+    const long slice[2] = {0, 50 * 1000 * 1000};
+    (void)step;
+    __atomic_store_n(&record->paused, 1, __ATOMIC_RELEASE);
+    sys_futex(&record->hold, NSX_FUTEX_WAKE, 1, NULL);
+    while (!__atomic_load_n(&record->resume, __ATOMIC_ACQUIRE)) {
+        sys_futex(&record->resume, NSX_FUTEX_WAIT, 0, slice);
+        if (sys_is_readable(child->plan->parent_pidfd))
+            return -ESRCH_;
+    }
+    return 0;
+}
+
+NSX_CHILD_CODE long step_setgroups(struct nsx_child *child, const struct nsx_step *step)
+{
+    const struct nsx_plan *plan = child->plan;
+    /* Implied by user= or group= only: who stays what he is keeps his groups, and
+     * needs no privilege for it. */
+    if (step->arg[2]) {
+        const struct nsx_blob *blob = child_at(child->plan, plan->blob);
+        int changes = 0;
+        for (uint32_t i = 0; i < blob->nsteps; i++) {
+            const uint64_t id = blob->step[i].arg[0];
+            changes |= blob->step[i].op == NSX_OP_setuid && (long)id != sys_geteuid();
+            changes |= blob->step[i].op == NSX_OP_setgid && (long)id != sys_getegid();
+        }
+        if (!changes)
+            return 0;
+    }
+    return sys_setgroups(step->arg[1] / sizeof(uint32_t), child_string(child, step->arg[0]));
+}
+
+/* -1 would mean "unchanged", and 2**32 wraps around to root. */
+NSX_CHILD_CODE long step_setgid(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child;
+    return step->arg[0] < NO_ID ? sys_setresgid((long)step->arg[0]) : -EINVAL_;
+}
+
+NSX_CHILD_CODE long step_setuid(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child;
+    return step->arg[0] < NO_ID ? sys_setresuid((long)step->arg[0]) : -EINVAL_;
+}

@@ -1,0 +1,116 @@
+/* The step that leaves the parent's memory for the helper's.
+ *
+ * What has to live through that exec: the descriptors of the table and our own
+ * (close-on-exec goes off, in this process's table only), and capabilities,
+ * which an exec with a nonzero uid would drop.
+ */
+#include "child.h"
+
+#define F_GETFD_ 1
+#define F_SETFD_ 2
+#define FD_CLOEXEC_ 1
+#define AT_EMPTY_PATH_ 0x1000
+#define ENOENT_ 2
+#define EACCES_ 13
+#define EINVAL_ 22
+
+#define PR_GET_SECUREBITS_ 27
+#define SECBIT_NOROOT_ 1
+#define PR_CAP_AMBIENT_ 47
+#define PR_CAP_AMBIENT_RAISE_ 2
+#define CAPABILITY_VERSION_3 0x20080522u
+
+enum { PART_EXEC = 0, PART_CAPABILITIES = -2 };
+
+struct capability_header {
+    uint32_t version;
+    int32_t pid;
+};
+
+struct capability_sets {
+    uint32_t effective, permitted, inheritable;
+};
+
+/* Root keeps its capabilities over an exec by being root; others by ambient
+ * ones.  The helper takes both back at once. */
+NSX_CHILD_CODE static long keep_capabilities(struct nsx_plan *plan)
+{
+    struct capability_header header = {CAPABILITY_VERSION_3, 0};
+    struct capability_sets sets[2];
+    if (sys_geteuid() == 0 && !(sys_prctl(PR_GET_SECUREBITS_, 0, 0) & SECBIT_NOROOT_))
+        return 0;
+    long error = sys_capget(&header, sets);
+    if (error < 0 || !(sets[0].permitted | sets[1].permitted))
+        return error;
+    plan->inheritable[0] = sets[0].inheritable;
+    plan->inheritable[1] = sets[1].inheritable;
+    sets[0].inheritable |= sets[0].permitted;
+    sets[1].inheritable |= sets[1].permitted;
+    error = sys_capset(&header, sets);
+    if (error < 0)
+        return error;
+    plan->flags |= NSX_RAISED;
+    for (int number = 0; number < 64; number++) {
+        if (!(sets[number / 32].permitted >> number % 32 & 1))
+            continue;
+        error = nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_RAISE_, number, 0, 0, 0);
+        if (error < 0 && error != -EINVAL_) /* a capability that this kernel does not know */
+            return error;
+    }
+    return 0;
+}
+
+NSX_CHILD_CODE static long keep_fds(struct nsx_child *child)
+{
+    struct nsx_plan *plan = child->plan;
+    struct nsx_fd *fd = child_at(plan, plan->fds);
+    for (uint32_t i = 0; i < plan->nfds; i++) {
+        child->aux = fd[i].child;
+        long flags = sys_fcntl(fd[i].parent, F_GETFD_, 0);
+        if (flags < 0)
+            return flags;
+        fd[i].cloexec = flags & FD_CLOEXEC_;
+    }
+    for (uint32_t i = 0; i < plan->nfds; i++)
+        if (fd[i].cloexec)
+            sys_fcntl(fd[i].parent, F_SETFD_, 0);
+    child->aux = -1;
+    long error = sys_fcntl(plan->plan_fd, F_SETFD_, 0);
+    if (error >= 0 && plan->parent_pidfd >= 0)
+        error = sys_fcntl(plan->parent_pidfd, F_SETFD_, 0);
+    return error;
+}
+
+NSX_CHILD_CODE long step_helper(struct nsx_child *child, const struct nsx_step *step)
+{
+    struct nsx_plan *plan = child->plan;
+    char number[12];
+    const uintptr_t argv[3] = {(uintptr_t) "nsext-helper", (uintptr_t)number, 0};
+    const uintptr_t envp[1] = {0};
+    uint32_t value = (uint32_t)plan->plan_fd;
+    int at = (int)sizeof number - 1;
+    (void)step;
+
+    long error = keep_fds(child);
+    if (error < 0)
+        return error;
+    child->aux = PART_CAPABILITIES;
+    error = keep_capabilities(plan);
+    if (error < 0)
+        return error;
+
+    number[at] = 0;
+    do {
+        number[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value);
+    for (int i = 0; at < (int)sizeof number; i++, at++)
+        number[i] = number[at];
+
+    child->aux = PART_EXEC;
+    error = sys_execveat(plan->helper_fd, "", argv, envp, AT_EMPTY_PATH_);
+    /* TOMOYO (Debian's 5.10) wants /dev/fd for this; vm.memfd_noexec refuses it. */
+    if ((error == -ENOENT_ || error == -EACCES_) && plan->helper_path)
+        error = sys_execve(child_at(plan, plan->helper_path), argv, envp);
+    return error;
+}

@@ -1,0 +1,129 @@
+/* nsext-helper: the child's steps in memory of their own.
+ *
+ * The cloned child execs it at once, from a sealed memfd, with the descriptor of
+ * its plan as the only argument.  It maps the plan, so that the parent sees its
+ * record, and runs the same steps from the same sources.  Without a plan it ends:
+ * a program "#!/proc/self/exe" that finds it gets nowhere.
+ */
+#include "../child/child.h"
+#include "start.h"
+
+__asm__(NSX_START_ASM);
+
+#define PROT_READ_WRITE 3
+#define MAP_SHARED_ 1
+#define SEEK_END_ 2
+#define F_SETFD_ 2
+#define FD_CLOEXEC_ 1
+#define PR_CAP_AMBIENT_ 47
+#define PR_CAP_AMBIENT_CLEAR_ALL_ 4
+#define CAPABILITY_VERSION_3 0x20080522u
+#define FAILED 125
+
+struct robust_list {
+    struct robust_list *next;
+};
+
+struct robust_list_head {
+    struct robust_list list;
+    long futex_offset;
+    struct robust_list *pending;
+};
+
+void nsx_helper_main(const uintptr_t *stack) __attribute__((noreturn));
+
+static void leave(int status) __attribute__((noreturn));
+static void leave(int status)
+{
+    for (;;)
+        nsx_syscall(__NR_exit_group, status, 0, 0, 0, 0, 0);
+}
+
+static long plan_fd(const uintptr_t *stack)
+{
+    long number = 0;
+    if (stack[0] != 2) /* argc */
+        return -1;
+    const char *digit = (const char *)stack[2];
+    if (!*digit)
+        return -1;
+    for (; *digit; digit++) {
+        if (*digit < '0' || *digit > '9' || number > 100000000)
+            return -1;
+        number = number * 10 + (*digit - '0');
+    }
+    return number;
+}
+
+static struct nsx_plan *map_plan(long fd)
+{
+    long size = nsx_syscall(__NR_lseek, fd, 0, SEEK_END_, 0, 0, 0);
+    if (size < (long)sizeof(struct nsx_plan))
+        return NULL;
+    long at = nsx_syscall(__NR_mmap, 0, size, PROT_READ_WRITE, MAP_SHARED_, fd, 0);
+    if (at < 0 && at > -4096)
+        return NULL;
+    struct nsx_plan *plan = (struct nsx_plan *)at;
+    if (nsx_plan_check(plan, (size_t)size) < 0 || !(plan->flags & NSX_IN_HELPER))
+        return NULL;
+    return plan;
+}
+
+/* From here on the kernel tells the parent when this memory is left, by exec or
+ * by death.  The list's only entry lies here; what it holds, in the plan.  The
+ * parent has guessed our tid as it waits; where it was wrong, wake it. */
+static void hold(struct nsx_plan *plan, struct robust_list_head *head, struct robust_list *entry)
+{
+    const uint32_t mine = (uint32_t)sys_gettid() | NSX_FUTEX_WAITERS;
+    uint32_t *word = &plan->record.hold;
+    uint32_t old = 0;
+
+    entry->next = &head->list;
+    head->list.next = entry;
+    head->futex_offset = (char *)word - (char *)entry;
+    head->pending = NULL;
+    __atomic_compare_exchange_n(word, &old, mine, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    sys_set_robust_list(head, sizeof *head);
+    if (old && old != mine) {
+        __atomic_store_n(word, mine, __ATOMIC_RELEASE);
+        sys_futex(word, NSX_FUTEX_WAKE, 1, NULL);
+    }
+}
+
+static void lower_capabilities(const struct nsx_plan *plan)
+{
+    struct {
+        uint32_t version;
+        int32_t pid;
+    } header = {CAPABILITY_VERSION_3, 0};
+    struct {
+        uint32_t effective, permitted, inheritable;
+    } sets[2];
+    nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_CLEAR_ALL_, 0, 0, 0, 0);
+    if (sys_capget(&header, sets) < 0)
+        leave(FAILED);
+    sets[0].inheritable = plan->inheritable[0];
+    sets[1].inheritable = plan->inheritable[1];
+    if (sys_capset(&header, sets) < 0)
+        leave(FAILED);
+}
+
+void nsx_helper_main(const uintptr_t *stack)
+{
+    struct robust_list_head head;
+    struct robust_list entry;
+    const long fd = plan_fd(stack);
+    struct nsx_plan *plan = fd >= 0 ? map_plan(fd) : NULL;
+    if (!plan)
+        leave(FAILED);
+    hold(plan, &head, &entry);
+    sys_close(fd);
+    if (plan->parent_pidfd >= 0)
+        sys_fcntl(plan->parent_pidfd, F_SETFD_, FD_CLOEXEC_);
+    if (plan->flags & NSX_RAISED)
+        lower_capabilities(plan);
+    const struct nsx_blob *blob = child_at(plan, plan->blob);
+    nsx_child_relocate(plan);
+    nsx_child_run(plan, nsx_blob_helper_step(blob) + 1);
+    leave(127);
+}

@@ -1,0 +1,18 @@
+/* The helper's image: a tiny static ELF, in a sealed memfd so that what it is
+ * run from cannot be written, whatever the program inside is root over. */
+#ifndef NSX_HELPER_H
+#define NSX_HELPER_H
+
+#include <stdint.h>
+
+/* Descriptor in the low half, low half of its inode in the high one, so that
+ * both change at once; 0: not opened yet. */
+struct nsx_helper {
+    uint64_t image;
+};
+
+/* Its descriptor, opened on first use; -errno.  path: the file of the package. */
+int nsx_helper_fd(struct nsx_helper *helper, const char *path);
+void nsx_helper_close(struct nsx_helper *helper);
+
+#endif
