@@ -74,6 +74,7 @@ class BuildExt(build_ext):
             extra_postargs=[*WARNINGS, *HELPER_FLAGS],
         )
         target = os.path.join(os.path.dirname(self.get_ext_fullpath(ext.name)), "nsext-helper")
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         command = [self.compiler.compiler_so[0], *HELPER_LINK, *objects, "-o", target]
         subprocess.run(command, check=True)
         os.chmod(target, 0o755)
