@@ -42,6 +42,7 @@ CHILD_FLAGS = [
 # The helper: the same sources as a static program without libc, at an address of its own.
 HELPER_FLAGS = [
     *CHILD_FLAGS,
+    "-DNSX_HELPER",
     "-Os",
     "-fno-lto",
     "-fno-pic",
@@ -67,7 +68,7 @@ class BuildExt(build_ext):
     def build_helper(self, ext: Extension) -> None:
         """Build nsext/nsext-helper beside the extension."""
         objects = self.compiler.compile(
-            ["csrc/helper/main.c", "csrc/plan.c", *sorted(glob("csrc/child/*.c"))],
+            ["csrc/plan.c", *sorted(glob("csrc/child/*.c") + glob("csrc/helper/*.c"))],
             output_dir=os.path.join(self.build_temp, "helper"),
             depends=ext.depends,
             debug=self.debug,

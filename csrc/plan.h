@@ -51,6 +51,9 @@ struct nsx_record {
     uint32_t step;   /* the step being run */
     uint32_t failed; /* 1: that step failed, errno and aux say how */
     int32_t error;
+    int32_t inner_pid; /* of the program, as it sees itself */
+    int32_t status;    /* init: wait status of the program, when ended is 1 */
+    uint32_t ended;
     int32_t aux;     /* which part of the step: each step says */
 };
 
@@ -60,6 +63,11 @@ struct nsx_fd {
     int32_t parent;
     int32_t moved;   /* parent is another's child: pass one moves it here; -1: no */
     int32_t cloexec; /* as it was before it had to live through the helper's exec */
+};
+
+enum nsx_init_flag {
+    NSX_INIT_PARENT = 1, /* ends when the parent does */
+    NSX_INIT_GROUP = 2,  /* the program has a process group of its own */
 };
 
 enum nsx_plan_flag {

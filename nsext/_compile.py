@@ -28,6 +28,10 @@ def body_of(spec: Spec, paused: bool = False) -> Body:
     A paused child would share the caller's memory for as long as the caller likes, where the OOM
     killer takes both.
     """
+    if spec.init:
+        return "helper"  # it stays, and the caller's memory would have to stay with it
+    if spec.kill_on_parent_exit:
+        return "helper"  # its wait for the caller's death starts before exec
     if spec.user is not None or spec.group is not None or spec.extra_groups is not None:
         return "helper"
     if paused:
@@ -137,12 +141,27 @@ def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
     return steps
 
 
-def _process_steps(spec: Spec) -> list[Step]:
+def _session_steps(spec: Spec) -> list[Step]:
     steps: list[Step] = []
     if spec.start_new_session:
         steps.append(("setsid",))
     if spec.process_group is not None:
         steps.append(("setpgid", spec.process_group))
+    return steps
+
+
+INIT_PARENT, INIT_GROUP = 1, 2
+
+
+def _init_step(spec: Spec) -> Step:
+    flags = INIT_PARENT if spec.kill_on_parent_exit else 0
+    if spec.start_new_session or spec.process_group is not None:
+        flags |= INIT_GROUP
+    return ("init", flags)
+
+
+def _process_steps(spec: Spec) -> list[Step]:
+    steps: list[Step] = []
     for name, (soft, hard) in spec.rlimits.items():  # type: ignore[misc]
         steps.append(("rlimit", rlimit_number(name), soft, hard))
     if spec.affinity is not None:
@@ -169,12 +188,20 @@ def compile(
     if body == "helper":
         steps.append(("helper",))
     steps += _namespace_steps(spec, new, body)
+    if spec.init:
+        # The init leads the session; what follows is the program's.
+        steps += _session_steps(spec)
+        steps.append(_init_step(spec))
     if body != "copy":
         steps.append(("fds",))
+    if not spec.init:
+        steps += _session_steps(spec)
     steps += _process_steps(spec)
     if paused:
         steps.append(("checkpoint",))
     steps += _identity_steps(spec, new)
+    if spec.kill_on_parent_exit and not spec.init:
+        steps.append(("parent_death",))
     steps.append(("default_signals", _RESTORED if restore_signals else 0))
     steps.append(("call",) if body == "copy" else ("exec",))
     return Compiled(new & ~CloneFlags.NEWTIME, tuple(steps), uid_map, gid_map)

@@ -18,6 +18,7 @@ _PLAIN = {
     "loopback": "bring up the loopback interface",
     "fds": "pass file descriptors",
     "helper": "start the helper",
+    "parent_death": "ask for SIGKILL at the parent's death",
     "setsid": "setsid",
     "checkpoint": "wait to be resumed",
     "default_signals": "reset signals",
@@ -79,6 +80,8 @@ def describe(step: Step) -> str:
             return f"setresgid {gid}"
         case "setuid", (uid,):
             return f"setresuid {uid}"
+        case "init", (_,):
+            return "start the program from its init"
         case "setpgid", (group,):
             return f"setpgid {group}"
         case "rlimit", (number, soft, hard):

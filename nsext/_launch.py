@@ -16,6 +16,8 @@ from ._compile import Body, Compiled, body_of, compile
 from ._describe import describe_failure, step_path
 from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
 from ._flags import CloneFlags
+from ._keeper import call as call_lasting
+from ._keeper import lives_as_long_as_the_process
 from ._hints import clone_hint, step_hint
 from ._spec import FIELDS, Spec, has_names
 
@@ -61,10 +63,11 @@ def _resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
 class Plan:
     """A compiled description, ready for C; kept with the description."""
 
-    __slots__ = ("blob", "body", "compiled")
+    __slots__ = ("blob", "body", "compiled", "lasting_thread")
 
     def __init__(self, spec: Spec, restore_signals: bool, body: Body, paused: bool) -> None:
         self.body = body
+        self.lasting_thread = spec.kill_on_parent_exit and not spec.init
         self.compiled: Compiled = compile(spec, restore_signals, body, paused)
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
@@ -126,7 +129,8 @@ class Launched(NamedTuple):
     pid: int
     pidfd: int
     body: Body
-    paused: Any  # what resume() takes; None: it runs
+    handle: Any  # of a child that is paused or has an init, else None
+    plan: Plan
 
 
 def launch(
@@ -148,20 +152,22 @@ def launch(
     if env is UNSET:
         env = spec.env
     helper = None if plan.body == "inline" else HELPER
-    pid, pidfd, failure, handle = _native.spawn(
-        plan.blob, args, executable, env, fds, close_fds, timeout, helper
-    )
+    values = (plan.blob, args, executable, env, fds, close_fds, timeout, helper)
+    if plan.lasting_thread and not lives_as_long_as_the_process():
+        pid, pidfd, failure, handle = call_lasting(_native.spawn, *values)
+    else:
+        pid, pidfd, failure, handle = _native.spawn(*values)
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout)
-    return Launched(pid, pidfd, plan.body, (handle, plan, executable) if paused else None)
+    return Launched(pid, pidfd, plan.body, handle, plan)
 
 
-def resume(paused: Any, spec: Spec, args: Any, timeout: float | None) -> None:
-    """Let a paused child start its program.  Raises what exec raises."""
-    handle, plan, executable = paused
-    failure = _native.resume(handle, timeout)[2]
+def resume(handle: Any, plan: Plan, spec: Spec, args: Any, executable: Any, timeout: Any) -> Any:
+    """Let a paused child start its program: its handle from then on.  Raises what exec raises."""
+    _, _, failure, handle = _native.resume(handle, timeout)
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout)
+    return handle
 
 
 def fail(

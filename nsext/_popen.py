@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,9 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._fds import table
+from . import _native
 from ._compile import Body
-from ._launch import UNSET, launch, resolve
-from ._launch import resume as launch_resume
+from ._flags import CloneFlags
+from ._launch import UNSET, launch, resolve, resume
+from ._pids import child_with_inner_pid
 from ._process import PidfdChild, _abandoned, sweep
 from ._spec import Spec
 
@@ -39,7 +42,10 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     """
 
     _pidfd = -1
-    _paused: Any = None
+    _paused = False
+    _handle: Any = None
+    _inner_pid = 0
+    _program_pid = 0
     body: Body = "inline"
 
     def __init__(
@@ -193,7 +199,9 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._spawn_timeout,
             self._pause,
         )
-        self.pid, self._pidfd, self.body, self._paused = child
+        self.pid, self._pidfd, self.body, self._handle, self._plan = child
+        self._paused = self._pause
+        self._executable = executable
         self._child_created = True
         self._close_pipe_fds(  # type: ignore[attr-defined]
             p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
@@ -209,8 +217,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             if not lock.acquire(False):
                 return None  # another thread is waiting; nothing is known yet
             try:
-                if self.returncode is None:
-                    self._reap(0)
+                if self.returncode is None and self._reap(0) is not None:
+                    self._end_of_program()
             except _error:
                 if _deadstate is not None:
                     self.returncode = _deadstate
@@ -223,20 +231,54 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
 
         Raises what exec raises (FileNotFoundError ...); the process is gone then, and reaped.
         """
-        paused, self._paused = self._paused, None
-        if paused is None:
+        if not self._paused:
             raise RuntimeError("the process is not paused")
+        self._paused = False
+        handle, self._handle = self._handle, None
         try:
-            launch_resume(paused, self._spec, self.args, self._spawn_timeout)
+            self._handle = resume(
+                handle, self._plan, self._spec, self.args, self._executable, self._spawn_timeout
+            )
         except BaseException:
-            # C has reaped it and closed the pidfd.
-            self._pidfd = -1
+            self._pidfd = -1  # C has reaped the child and closed it
             self.returncode = 127
             raise
 
     def _refuse_paused(self) -> None:
-        if self._paused is not None:
+        if self._paused:
             raise RuntimeError("the process is paused: resume() it first")
+
+    @property
+    def inner_pid(self) -> int:
+        """The program's process id as it sees itself, in its own pid namespace."""
+        if self._handle is not None:
+            inner: int = _native.report(self._handle)[0]
+            if inner:
+                self._inner_pid = inner
+        if self._inner_pid:
+            return self._inner_pid
+        new = self._plan.compiled.clone_flags
+        return 1 if new & CloneFlags.NEWPID else self.pid
+
+    @property
+    def program_pid(self) -> int:
+        """The program's process id as seen from here; the init's, if there is one, is pid.
+
+        Raises ProcessLookupError where the program has ended and its init has reaped it.
+        """
+        if not self._spec.init:
+            return self.pid
+        if not self._program_pid:
+            self._program_pid = child_with_inner_pid(self.pid, self.inner_pid)
+        return self._program_pid
+
+    def _end_of_program(self) -> None:
+        """The init is reaped: what its program ended with is in its record."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self._inner_pid, status = _native.report(handle)
+            if status is not None and (self.returncode or 0) >= 0:
+                self.returncode = os.waitstatus_to_exitcode(status)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> Any:
         """As subprocess.Popen.communicate.  RuntimeError while the process is paused."""
@@ -249,17 +291,36 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         return super().wait(timeout)
 
     def __exit__(self, *exception: Any) -> None:
-        if self._paused is not None:
+        if self._paused:
             self.kill()
         super().__exit__(*exception)
 
     def kill(self) -> None:
         """Send SIGKILL.  Ends a paused process, too."""
         super().kill()
-        self._paused = None
+        self._paused = False
+
+    def terminate(self) -> None:
+        """Send SIGTERM; SIGKILL to a PID 1, for which the kernel drops SIGTERM without a handler.
+
+        With init=True the init is PID 1, and passes SIGTERM on.
+        """
+        new = self._plan.compiled.clone_flags
+        first = new & CloneFlags.NEWPID and not self._spec.init
+        self.send_signal(signal.SIGKILL if first and not self._handles_sigterm() else signal.SIGTERM)
+
+    def _handles_sigterm(self) -> bool:
+        try:
+            with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
+                for line in file:
+                    if line.startswith("SigCgt:"):
+                        return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+        except OSError:
+            pass
+        return False
 
     def __del__(self, *bound: Any) -> None:
-        if self._paused is not None:
+        if self._paused:
             self.kill()
             self._wait(None)
         super().__del__(*bound)  # type: ignore[misc]
@@ -271,8 +332,10 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             if not lock.acquire(timeout=limit):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             try:
-                if self.returncode is None and self._reap(timeout) is None:
-                    raise subprocess.TimeoutExpired(self.args, timeout or 0)
+                if self.returncode is None:
+                    if self._reap(timeout) is None:
+                        raise subprocess.TimeoutExpired(self.args, timeout or 0)
+                    self._end_of_program()
             finally:
                 lock.release()
         assert self.returncode is not None

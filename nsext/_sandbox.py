@@ -33,6 +33,11 @@ class Sandbox(Spec):
     rlimits: {name: limit or (soft, hard)}; limits are ints, "64m", "unlimited".  See
         getrlimit(2).
     affinity: CPU numbers.  See sched_setaffinity(2).
+    user, group, extra_groups: as in subprocess.Popen; numbers only in a new user namespace, whose
+        ids they are.  With user or group, and no extra_groups, supplementary groups are dropped.
+    init: keep a tiny init as PID 1 (without a pid namespace: as a subreaper), which reaps, passes
+        signals on and ends the namespace when the program ends.
+    kill_on_parent_exit: the child is killed when this process (not: this thread) ends.
     nice: the nice value itself, not an increment.  See setpriority(2).
 
     Raises TypeError and ValueError for what is wrong in a field, and for an option whose

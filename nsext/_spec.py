@@ -40,6 +40,8 @@ class Spec:
     rlimits: Mapping[str | int, Size | tuple[Size, Size]] = field(default_factory=dict)
     affinity: Iterable[int] | None = None
     nice: int | None = None
+    init: bool = False
+    kill_on_parent_exit: bool = False
     _plans: dict[Any, Any] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -157,6 +159,8 @@ _NORMAL: dict[str, Any] = {
     "rlimits": _values.rlimits,
     "affinity": _values.affinity,
     "nice": _in_range("nice", -20, 19),
+    "init": _truth,
+    "kill_on_parent_exit": _truth,
 }
 
 # An option, the namespace it needs, and whether a value asks for it.

@@ -4,6 +4,9 @@
 NSX_CHILD_CODE static long run_step(struct nsx_child *child, const struct nsx_step *step)
 {
     switch (step->op) {
+#ifndef NSX_HELPER
+#define HELPER_STEP(name, stage, signature)
+#endif
 #define STEP(name, stage, signature)                                                               \
     case NSX_OP_##name:                                                                            \
         return step_##name(child, step);

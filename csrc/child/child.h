@@ -50,6 +50,10 @@ static inline __attribute__((always_inline)) void *child_at(struct nsx_plan *pla
 /* Runs the steps from first on; returns where one failed, which it has reported. */
 void nsx_child_run(struct nsx_plan *plan, uint32_t first);
 
+/* Helper: from here on the kernel tells the parent when the calling process
+ * leaves this memory, by exec or by death. */
+void nsx_child_hold(struct nsx_plan *plan);
+
 /* Arrays of offsets become arrays of pointers, at the address where the plan is
  * mapped here. */
 void nsx_child_relocate(struct nsx_plan *plan);

@@ -20,16 +20,6 @@ __asm__(NSX_START_ASM);
 #define CAPABILITY_VERSION_3 0x20080522u
 #define FAILED 125
 
-struct robust_list {
-    struct robust_list *next;
-};
-
-struct robust_list_head {
-    struct robust_list list;
-    long futex_offset;
-    struct robust_list *pending;
-};
-
 void nsx_helper_main(const uintptr_t *stack) __attribute__((noreturn));
 
 static void leave(int status) __attribute__((noreturn));
@@ -69,27 +59,6 @@ static struct nsx_plan *map_plan(long fd)
     return plan;
 }
 
-/* From here on the kernel tells the parent when this memory is left, by exec or
- * by death.  The list's only entry lies here; what it holds, in the plan.  The
- * parent has guessed our tid as it waits; where it was wrong, wake it. */
-static void hold(struct nsx_plan *plan, struct robust_list_head *head, struct robust_list *entry)
-{
-    const uint32_t mine = (uint32_t)sys_gettid() | NSX_FUTEX_WAITERS;
-    uint32_t *word = &plan->record.hold;
-    uint32_t old = 0;
-
-    entry->next = &head->list;
-    head->list.next = entry;
-    head->futex_offset = (char *)word - (char *)entry;
-    head->pending = NULL;
-    __atomic_compare_exchange_n(word, &old, mine, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-    sys_set_robust_list(head, sizeof *head);
-    if (old && old != mine) {
-        __atomic_store_n(word, mine, __ATOMIC_RELEASE);
-        sys_futex(word, NSX_FUTEX_WAKE, 1, NULL);
-    }
-}
-
 static void lower_capabilities(const struct nsx_plan *plan)
 {
     struct {
@@ -110,13 +79,11 @@ static void lower_capabilities(const struct nsx_plan *plan)
 
 void nsx_helper_main(const uintptr_t *stack)
 {
-    struct robust_list_head head;
-    struct robust_list entry;
     const long fd = plan_fd(stack);
     struct nsx_plan *plan = fd >= 0 ? map_plan(fd) : NULL;
     if (!plan)
         leave(FAILED);
-    hold(plan, &head, &entry);
+    nsx_child_hold(plan);
     sys_close(fd);
     if (plan->parent_pidfd >= 0)
         sys_fcntl(plan->parent_pidfd, F_SETFD_, FD_CLOEXEC_);

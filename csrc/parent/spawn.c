@@ -32,7 +32,19 @@ static int waits_for_us(struct nsx_plan *plan)
 {
     const struct nsx_blob *blob = blob_of(plan);
     for (uint32_t i = 0; i < blob->nsteps; i++)
-        if (blob->step[i].op == NSX_OP_gate || blob->step[i].op == NSX_OP_checkpoint)
+        if (blob->step[i].op == NSX_OP_gate || blob->step[i].op == NSX_OP_checkpoint ||
+            blob->step[i].op == NSX_OP_parent_death ||
+            (blob->step[i].op == NSX_OP_init && blob->step[i].arg[0] & NSX_INIT_PARENT))
+            return 1;
+    return 0;
+}
+
+/* An init goes on in its helper, with the plan mapped. */
+static int has_init(struct nsx_plan *plan)
+{
+    const struct nsx_blob *blob = blob_of(plan);
+    for (uint32_t i = 0; i < blob->nsteps; i++)
+        if (blob->step[i].op == NSX_OP_init)
             return 1;
     return 0;
 }
@@ -61,7 +73,9 @@ static enum nsx_state fail(struct nsx_spawn *spawn, struct nsx_failure failure)
 
 static enum nsx_state started(struct nsx_spawn *spawn)
 {
-    release(spawn);
+    close_own(spawn);
+    if (!has_init(nsx_slot_plan(spawn->slot)))
+        release(spawn);
     return NSX_STARTED;
 }
 
@@ -219,8 +233,11 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
             if (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1 || end.exited ||
                 !end.status_known || !never_executed(spawn->pid))
                 return started(spawn);
-        } else if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) != 1 || end.exited) {
+        } else if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) != 1) {
             end.status = 0;
+        } else if (end.exited) {
+            /* An init that has lost its program: it knows the signal. */
+            end.status = plan->record.ended ? plan->record.status & 0x7f : 0;
         }
         failure.error = end.status ? 0 : ECHILD;
         failure.signal = end.status;
@@ -275,6 +292,19 @@ void nsx_parent_resume(struct nsx_spawn *spawn)
     spawn->resumed = 1;
     __atomic_store_n(&plan->record.resume, 1, __ATOMIC_RELEASE);
     sys_futex(&plan->record.resume, NSX_FUTEX_WAKE, 1, NULL);
+}
+
+void nsx_parent_report(struct nsx_spawn *spawn, struct nsx_report *report)
+{
+    /* Written by a process that the program may be root over: each value is read
+     * once, and checked. */
+    struct nsx_record *record = &nsx_slot_plan(spawn->slot)->record;
+    const int32_t pid = __atomic_load_n(&record->inner_pid, __ATOMIC_RELAXED);
+    const uint32_t ended = __atomic_load_n(&record->ended, __ATOMIC_ACQUIRE);
+    const int32_t status = __atomic_load_n(&record->status, __ATOMIC_RELAXED);
+    report->inner_pid = pid > 0 ? pid : 0;
+    report->ended = ended == 1 && status >= 0 && status <= 0xffff;
+    report->status = report->ended ? status : 0;
 }
 
 void nsx_parent_forget(struct nsx_spawn *spawn)

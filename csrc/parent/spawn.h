@@ -26,7 +26,8 @@ struct nsx_failure {
 };
 
 struct nsx_spawn {
-    struct nsx_slot *slot; /* owned until STARTED or FAILED; its kind is the body */
+    struct nsx_slot *slot; /* owned until STARTED or FAILED; its kind is the body.
+                            * With an init owned on: it reports there */
     struct nsx_pool *pool;
     int *clone3_missing; /* remembered where clone3 is ENOSYS */
     pid_t pid;
@@ -40,6 +41,15 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn);
 
 /* Waits at most ns nanoseconds. */
 enum nsx_state nsx_parent_poll(struct nsx_spawn *spawn, int64_t ns);
+
+struct nsx_report {
+    int inner_pid; /* of the program, in its own pid namespace; 0: unknown */
+    int ended;     /* 1: it has ended with this wait status, says its init */
+    int status;
+};
+
+/* What a child with a slot of its own, paused or an init, says of its program. */
+void nsx_parent_report(struct nsx_spawn *spawn, struct nsx_report *report);
 
 /* Let a paused child go on; then poll again. */
 void nsx_parent_resume(struct nsx_spawn *spawn);

@@ -57,6 +57,8 @@ static PyMethodDef methods[] = {
     {"spawn", FAST(native_spawn), METH_FASTCALL,
      "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper)\n"
      "-> (pid, pidfd, failure, paused)"},
+    {"report", FAST(native_report), METH_FASTCALL,
+     "report(child) -> (inner_pid, wait status or None)"},
     {"resume", FAST(native_resume), METH_FASTCALL, "resume(paused, timeout) -> as spawn()"},
     {"clone", FAST(native_clone), METH_FASTCALL,
      "clone(blob, entry, arg, stack_size, timeout) -> (pid, pidfd, failure)"},

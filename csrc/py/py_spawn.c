@@ -10,12 +10,13 @@
 #define FIRST_SLICE (5 * MILLISECOND)
 #define SLICE (50 * MILLISECOND)
 
-#define PAUSED "nsext.paused"
+#define CHILD "nsext.child"
 
-/* (pid, pidfd, None, paused): the last a capsule that resume() takes, or None. */
-static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *paused)
+/* (pid, pidfd, None, child): the last a capsule for a child that is paused or has
+ * an init, else None. */
+static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *child)
 {
-    return Py_BuildValue("(iiON)", (int)spawn->pid, spawn->pidfd, Py_None, paused);
+    return Py_BuildValue("(iiON)", (int)spawn->pid, spawn->pidfd, Py_None, child);
 }
 
 /* failure: (kind, step, errno, aux, signal) */
@@ -33,15 +34,15 @@ static void abort_spawn(struct nsx_spawn *spawn, int *step)
 }
 
 /* The pidfd is the caller's; it kills a child that it does not resume. */
-static void destroy_paused(PyObject *capsule)
+static void destroy_child(PyObject *capsule)
 {
-    struct nsx_spawn *spawn = PyCapsule_GetPointer(capsule, PAUSED);
+    struct nsx_spawn *spawn = PyCapsule_GetPointer(capsule, CHILD);
     if (spawn && spawn->slot)
         nsx_parent_forget(spawn);
     PyMem_Free(spawn);
 }
 
-static PyObject *pause_spawn(struct nsx_spawn *spawn)
+static PyObject *keep_spawn(struct nsx_spawn *spawn)
 {
     struct nsx_spawn *kept = PyMem_Malloc(sizeof *kept);
     if (!kept) {
@@ -49,7 +50,7 @@ static PyObject *pause_spawn(struct nsx_spawn *spawn)
         return PyErr_NoMemory();
     }
     *kept = *spawn;
-    PyObject *capsule = PyCapsule_New(kept, PAUSED, destroy_paused);
+    PyObject *capsule = PyCapsule_New(kept, CHILD, destroy_child);
     if (!capsule) {
         abort_spawn(spawn, NULL);
         PyMem_Free(kept);
@@ -60,8 +61,10 @@ static PyObject *pause_spawn(struct nsx_spawn *spawn)
 
 static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state)
 {
-    if (state == NSX_STARTED)
+    if (state == NSX_STARTED && !spawn->slot)
         return result_started(spawn, Py_NewRef(Py_None));
+    if (state == NSX_STARTED || state == NSX_PAUSED)
+        return keep_spawn(spawn);
     const struct nsx_failure *failure = &spawn->failure;
     return result_failed(failure->step < 0 ? "clone" : failure->signal ? "killed" : "step",
                          failure);
@@ -98,7 +101,7 @@ static PyObject *run(struct nsx_spawn *spawn, int64_t timeout)
         state = nsx_parent_poll(spawn, left < SLICE ? left : SLICE);
         PyEval_RestoreThread(thread);
     }
-    return state == NSX_PAUSED ? pause_spawn(spawn) : finish(spawn, state);
+    return finish(spawn, state);
 }
 
 /* The helper's image and its file's path, into the plan. */
@@ -153,18 +156,35 @@ PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t coun
     (void)module;
     if (count != 2)
         return PyErr_Format(PyExc_TypeError, "resume() takes 2 arguments");
-    struct nsx_spawn *kept = PyCapsule_GetPointer(args[0], PAUSED);
+    struct nsx_spawn *kept = PyCapsule_GetPointer(args[0], CHILD);
     if (!kept)
         return NULL;
     const int64_t timeout = native_timeout(args[1]);
     if (timeout < 0)
         return NULL;
-    if (!kept->slot)
+    if (!kept->slot || kept->resumed)
         return PyErr_Format(PyExc_ValueError, "resumed already");
     struct nsx_spawn spawn = *kept;
     kept->slot = NULL;
     nsx_parent_resume(&spawn);
     return run(&spawn, timeout);
+}
+
+/* (inner_pid, wait status or None) */
+PyObject *native_report(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    struct nsx_report report = {0};
+    (void)module;
+    if (count != 1)
+        return PyErr_Format(PyExc_TypeError, "report() takes 1 argument");
+    struct nsx_spawn *kept = PyCapsule_GetPointer(args[0], CHILD);
+    if (!kept)
+        return NULL;
+    if (kept->slot)
+        nsx_parent_report(kept, &report);
+    if (!report.ended)
+        return Py_BuildValue("(iO)", report.inner_pid, Py_None);
+    return Py_BuildValue("(ii)", report.inner_pid, report.status);
 }
 
 PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count)

@@ -1,9 +1,11 @@
 /* Steps of identity, and the checkpoint before them.  They run in the helper: a
  * change of kernel ids makes the memory it happens in non-dumpable for good. */
-#include "child.h"
+#include "../child/child.h"
 
 #define EINVAL_ 22
 #define ESRCH_ 3
+#define PR_SET_PDEATHSIG_ 1
+#define SIGKILL_ 9
 #define NO_ID 0xffffffffu
 
 /* The parent says when to go on.  Its death ends the wait. */
@@ -20,6 +22,18 @@ NSX_CHILD_CODE long step_checkpoint(struct nsx_child *child, const struct nsx_st
             return -ESRCH_;
     }
     return 0;
+}
+
+/* After every change of ids, each of which clears it.  The parent may have died
+ * before: its pidfd tells.  The signal is tied to the thread that cloned; the
+ * parent sees to it that this is one that lives as long as the process. */
+NSX_CHILD_CODE long step_parent_death(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)step;
+    long error = sys_prctl(PR_SET_PDEATHSIG_, SIGKILL_, 0);
+    if (error < 0)
+        return error;
+    return sys_is_readable(child->plan->parent_pidfd) ? -ESRCH_ : 0;
 }
 
 NSX_CHILD_CODE long step_setgroups(struct nsx_child *child, const struct nsx_step *step)

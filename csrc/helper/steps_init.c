@@ -1,0 +1,194 @@
+/* init=True: this process stays, as PID 1 or as a subreaper, and the program is
+ * its child.  It reaps what is orphaned, passes signals on, and ends with the
+ * program, whose true wait status it leaves in the record.
+ *
+ * All signals stay blocked here for good: a blocked signal is never ignored, not
+ * even by a PID 1 without handlers, and a signalfd hands each out in turn.
+ */
+#include "../child/child.h"
+
+#define PR_SET_CHILD_SUBREAPER_ 36
+#define PR_SET_DUMPABLE_ 4
+#define SIGCHLD_ NSX_SIGCHLD
+#define SIGKILL_ 9
+#define SIGSTOP_ 19
+#define SFD_CLOEXEC_NONBLOCK (02000000 | 04000)
+#define P_ALL_ 0
+#define WNOHANG_ 1
+#define WSTOPPED_ 2
+#define WEXITED_ 4
+#define ALL_CHILDREN 0x40000000 /* __WALL */
+#define CLD_EXITED_ 1
+#define CLD_DUMPED_ 3
+#define CLD_STOPPED_ 5
+#define SI_KERNEL_ 0x80
+#define TIOCGPGRP_ 0x540f
+#define TIOCSPGRP_ 0x5410
+#define CORE_FLAG 0x80
+
+/* struct signalfd_siginfo, of which the first three are of use. */
+struct signal_event {
+    uint32_t number;
+    int32_t error;
+    int32_t code;
+    uint32_t rest[29];
+};
+_Static_assert(sizeof(struct signal_event) == 128, "struct signalfd_siginfo");
+
+/* siginfo_t of waitid(2), on 64-bit ABIs. */
+struct child_event {
+    int32_t number, error, code, padding;
+    int32_t pid, uid, status;
+    uint32_t rest[25];
+};
+
+struct init {
+    struct nsx_plan *plan;
+    int32_t program;
+    int32_t target; /* what signals go to: the program, or minus its group */
+    int signals;
+    int parent; /* pidfd of the parent; -1: its death is of no concern */
+    int first;  /* this is PID 1 */
+};
+
+NSX_CHILD_CODE static long send(long pid, long number)
+{
+    return nsx_syscall(__NR_kill, pid, number, 0, 0, 0, 0);
+}
+
+/* Whoever is PID 1 takes the namespace along.  A subreaper ends what is left of
+ * the program's group; what left that group goes on, as after any program. */
+NSX_CHILD_CODE static void leave(const struct init *init, int status) __attribute__((noreturn));
+NSX_CHILD_CODE static void leave(const struct init *init, int status)
+{
+    if (!init->first && init->target < 0)
+        send(init->target, SIGKILL_);
+    for (;;)
+        nsx_syscall(__NR_exit_group, status, 0, 0, 0, 0, 0);
+}
+
+NSX_CHILD_CODE static void program_ended(const struct init *init, const struct child_event *event)
+{
+    struct nsx_record *record = &init->plan->record;
+    const int code = event->status & 0xff;
+    if (event->code == CLD_EXITED_) {
+        record->status = code << 8;
+    } else {
+        record->status = code | (event->code == CLD_DUMPED_ ? CORE_FLAG : 0);
+    }
+    __atomic_store_n(&record->ended, 1, __ATOMIC_RELEASE);
+    leave(init, event->code == CLD_EXITED_ ? code : 128 + code);
+}
+
+NSX_CHILD_CODE static void reap(const struct init *init)
+{
+    for (;;) {
+        struct child_event event;
+        event.pid = 0;
+        long error = nsx_syscall(__NR_waitid, P_ALL_, 0, NSX_P(&event),
+                                 WEXITED_ | WSTOPPED_ | WNOHANG_ | ALL_CHILDREN, 0, 0);
+        if (error < 0 || event.pid == 0)
+            return;
+        if (event.pid != init->program)
+            continue;
+        if (event.code <= CLD_DUMPED_)
+            program_ended(init, &event);
+        /* Suspended: so are we, for whoever waits for us; SIGCONT wakes both. */
+        if (event.code == CLD_STOPPED_ && !init->first)
+            send(sys_gettid(), SIGSTOP_);
+    }
+}
+
+NSX_CHILD_CODE static void pass_on(const struct init *init, const struct signal_event *event)
+{
+    if (event->number == SIGCHLD_) {
+        reap(init);
+        return;
+    }
+    /* What the terminal sends goes to the whole foreground group: a program that
+     * is in ours has got it already. */
+    if (event->code == SI_KERNEL_ && init->target > 0)
+        return;
+    send(init->target, (long)event->number);
+}
+
+NSX_CHILD_CODE static void supervise(const struct init *init)
+{
+    for (;;) {
+        struct {
+            int fd;
+            short events, revents;
+        } poll[2] = {{init->signals, 1, 0}, {init->parent, 1, 0}};
+        struct signal_event event;
+        nsx_syscall(__NR_ppoll, NSX_P(poll), 2, 0, 0, 0, 0);
+        if (poll[1].revents) {
+            send(init->target, SIGKILL_);
+            leave(init, 128 + SIGKILL_);
+        }
+        while (nsx_syscall(__NR_read, init->signals, NSX_P(&event), sizeof event, 0, 0, 0) ==
+               (long)sizeof event)
+            pass_on(init, &event);
+    }
+}
+
+/* Nothing of the program's stays open here: a pipe that init held would not end
+ * with the program. */
+NSX_CHILD_CODE static void become_init(struct init *init)
+{
+    const uint64_t all = ~0ull;
+    struct nsx_plan *plan = init->plan;
+    long kept = -1;
+    sys_prctl(PR_SET_DUMPABLE_, 0, 0);
+    if (init->parent >= 0)
+        kept = sys_dup3(init->parent, 0, 0);
+    sys_close_range(kept == 0 ? 1 : 0, 0xffffffffu);
+    init->parent = (int)kept;
+    sys_chdir("/");
+    init->signals = (int)nsx_syscall(__NR_signalfd4, -1, NSX_P(&all), NSX_SIGSET_BYTES,
+                                     SFD_CLOEXEC_NONBLOCK, 0, 0);
+    if (init->signals < 0) {
+        send(init->target, SIGKILL_);
+        leave(init, 125);
+    }
+    /* Of the plan only the record, in the first page, is of use from here on. */
+    if (plan->size > 4096)
+        nsx_syscall(__NR_munmap, NSX_P(plan) + 4096, (long)((plan->size - 1) & ~4095u), 0, 0, 0, 0);
+    supervise(init);
+}
+
+/* arg 0: NSX_INIT_*.  Returns in the program's process only. */
+NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *step)
+{
+    struct nsx_plan *plan = child->plan;
+    const uint64_t reset[4] = {0}; /* SIG_DFL: an ignored SIGCHLD leaves no status */
+    const int group = (step->arg[0] & NSX_INIT_GROUP) != 0;
+    struct init init = {.plan = plan, .parent = -1};
+
+    sys_rt_sigaction(SIGCHLD_, reset, NULL);
+    init.first = nsx_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0) == 1;
+    if (!init.first)
+        sys_prctl(PR_SET_CHILD_SUBREAPER_, 1, 0);
+
+    long pid = nsx_syscall(__NR_clone, SIGCHLD_, 0, 0, 0, 0, 0);
+    if (pid < 0)
+        return pid;
+    if (pid > 0) {
+        /* Both sides set the group, so that neither finds it missing. */
+        if (group)
+            sys_setpgid(pid, pid);
+        init.program = (int32_t)pid;
+        init.target = (int32_t)(group ? -pid : pid);
+        if (step->arg[0] & NSX_INIT_PARENT)
+            init.parent = plan->parent_pidfd;
+        become_init(&init);
+    }
+    nsx_child_hold(plan);
+    if (group) {
+        int32_t own = plan->record.inner_pid, foreground = 0;
+        sys_setpgid(0, 0);
+        /* Where there is a terminal and we were in its foreground, stay there. */
+        if (sys_ioctl(0, TIOCGPGRP_, &foreground) >= 0)
+            sys_ioctl(0, TIOCSPGRP_, &own);
+    }
+    return 0;
+}
