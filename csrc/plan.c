@@ -82,9 +82,7 @@ int nsx_blob_check(const void *bytes, size_t size)
         return -EINVAL_;
     /* Maps that the parent writes and the gate behind which the child waits for
      * them come together: one without the other is a race or a hang. */
-    if ((blob->step[0].op == NSX_OP_gate) != (blob->uid_map_size || blob->gid_map_size))
-        return -EINVAL_;
-    int helpers = 0;
+    int helpers = 0, gates = 0;
     for (uint32_t i = 0; i < blob->nsteps; i++) {
         uint32_t op = blob->step[i].op;
         int last = i == blob->nsteps - 1;
@@ -93,11 +91,12 @@ int nsx_blob_check(const void *bytes, size_t size)
         /* The program starts in the last step and in no other. */
         if ((op == NSX_OP_exec || op == NSX_OP_call) != last)
             return -EINVAL_;
-        if (op == NSX_OP_gate && i != 0)
-            return -EINVAL_;
+        gates += op == NSX_OP_gate;
         helpers += op == NSX_OP_helper;
     }
-    return helpers > 1 ? -EINVAL_ : 0;
+    if (helpers > 1 || gates != (blob->uid_map_size || blob->gid_map_size))
+        return -EINVAL_;
+    return 0;
 }
 
 static int array_ok(const struct nsx_plan *plan, uint32_t array, uint32_t count, uint64_t size)
@@ -124,6 +123,9 @@ int nsx_plan_check(const struct nsx_plan *plan, size_t size)
     if (!array_ok(plan, plan->argv, plan->argc, used) ||
         !array_ok(plan, plan->envp, plan->envc, used) ||
         !array_ok(plan, plan->execs, plan->nexecs, used))
+        return -EINVAL_;
+    if (plan->joins % 8 ||
+        !range_ok(plan->joins, (uint64_t)plan->njoins * sizeof(struct nsx_join), used))
         return -EINVAL_;
     if (plan->fds % 8 || !range_ok(plan->fds, (uint64_t)plan->nfds * sizeof(struct nsx_fd), used))
         return -EINVAL_;

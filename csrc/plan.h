@@ -46,6 +46,8 @@ struct nsx_record {
     uint32_t ctid;   /* futex; 1 until the child has left this memory (CLEARTID) */
     uint32_t hold;   /* robust futex of a child in the helper; OWNER_DIED when it left */
     uint32_t gate;   /* futex; 1: the id maps are written */
+    uint32_t relay;  /* futex; 1: the caller holds the second clone's pidfd */
+    uint32_t relay_pid; /* of the second clone, as the caller sees it; 0: none yet */
     uint32_t paused; /* 1: the child waits at its checkpoint */
     uint32_t resume; /* futex; 1: go on */
     uint32_t step;   /* the step being run */
@@ -63,6 +65,13 @@ struct nsx_fd {
     int32_t parent;
     int32_t moved;   /* parent is another's child: pass one moves it here; -1: no */
     int32_t cloexec; /* as it was before it had to live through the helper's exec */
+};
+
+/* A namespace to join. */
+struct nsx_join {
+    int32_t fd;
+    uint32_t kind; /* CLONE_NEW* */
+    uint32_t done;
 };
 
 enum nsx_init_flag {
@@ -86,9 +95,11 @@ struct nsx_plan {
     uint32_t argc, envc;    /*   the child turns into pointers */
     uint32_t execs, nexecs; /* candidates for the program, as offsets likewise */
     uint32_t fds, nfds;     /* struct nsx_fd */
+    uint32_t joins, njoins; /* struct nsx_join */
     uint32_t euid, egid;    /* the caller's, for maps of its own id */
     int32_t parent_pidfd;   /* for a child that waits for the parent; else -1 */
     int32_t plan_fd;        /* memfd of this plan; -1: inline */
+    int32_t proc_fd;        /* the caller's own /proc, opened before a join; -1 */
     int32_t helper_fd;      /* the helper's image */
     uint32_t helper_path;   /* the same as a file, for where the fd cannot be executed */
     uint32_t size;          /* bytes of the plan in use */

@@ -12,6 +12,7 @@ from subprocess import (
 from ._clone import clone
 from ._errors import SpawnError, SpawnTimeout, UnsupportedError
 from ._flags import CloneFlags
+from ._join import Fd
 from ._popen import Popen
 from ._process import Process
 from ._run import (
@@ -35,6 +36,7 @@ __all__ = [
     "CalledProcessError",
     "CloneFlags",
     "CompletedProcess",
+    "Fd",
     "Popen",
     "Process",
     "Sandbox",

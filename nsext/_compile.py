@@ -20,23 +20,29 @@ Step = tuple[Any, ...]
 Body = Literal["inline", "helper", "copy"]
 
 
-def body_of(spec: Spec, paused: bool = False) -> Body:
+def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
     """Where the steps of *spec* have to run.  The reasons, and no flag to forget:
+
+    Joining a user or pid namespace puts the child where others may trace it, and with it the
+    memory it runs in; joining a time namespace is refused while that memory is shared.  New user
+    and time namespaces inside joined ones need a second clone, which only the helper makes.
 
     A change of kernel uid or gid makes the memory it happens in non-dumpable: inline, the
     caller's own, for good.  Groups go with it.
-    A paused child would share the caller's memory for as long as the caller likes, where the OOM
-    killer takes both.
+
+    A paused child and an init would share the caller's memory for as long as they live, where
+    the OOM killer takes all who share it.  The wait for the caller's death starts before exec.
     """
-    if spec.init:
-        return "helper"  # it stays, and the caller's memory would have to stay with it
-    if spec.kill_on_parent_exit:
-        return "helper"  # its wait for the caller's death starts before exec
+    new = int(spec.new)  # type: ignore[arg-type]
+    own = CloneFlags.NEWUSER | CloneFlags.NEWTIME
+    if joined & (own | CloneFlags.NEWPID) or (joined and new & own):
+        return "helper"
     if spec.user is not None or spec.group is not None or spec.extra_groups is not None:
         return "helper"
-    if paused:
+    if paused or spec.init or spec.kill_on_parent_exit:
         return "helper"
     return "inline"
+
 
 MS_SHARED, MS_SLAVE, MS_PRIVATE = 1 << 20, 1 << 19, 1 << 18
 _PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED}
@@ -176,17 +182,40 @@ def _process_steps(spec: Spec) -> list[Step]:
 
 
 def compile(
-    spec: Spec, restore_signals: bool = True, body: Body = "inline", paused: bool = False
+    spec: Spec,
+    restore_signals: bool = True,
+    body: Body = "inline",
+    paused: bool = False,
+    joined: int = 0,
 ) -> Compiled:
-    """Return the steps of a child of *spec*, in their order."""
+    """Return the steps of a child of *spec*, in their order.
+
+    joined: the CLONE_NEW* flags of what is joined.
+    """
     new = int(spec.new)  # type: ignore[arg-type]
-    steps: list[Step] = []
+    at_clone = new & ~CloneFlags.NEWTIME
+    ids: list[Step] = []
     uid_map = gid_map = None
     if new & CloneFlags.NEWUSER:
-        # Before the helper's exec, which takes the capabilities of an id that is not mapped.
-        steps, uid_map, gid_map = _id_steps(spec)
-    if body == "helper":
-        steps.append(("helper",))
+        ids, uid_map, gid_map = _id_steps(spec)
+    steps: list[Step] = []
+    if body == "helper" and joined:
+        # New namespaces belong inside the joined ones: they are made after, by a second clone,
+        # which alone comes into a joined pid namespace.
+        steps += [("helper",), ("join",)]
+        if joined & CloneFlags.NEWUSER:
+            steps.append(("join_as_root",))
+        if at_clone or joined & CloneFlags.NEWPID:
+            steps.append(("relay", at_clone))
+        steps += ids
+        at_clone = 0
+    else:
+        # Maps before the helper's exec, which takes the capabilities of an id that is not mapped.
+        steps += ids
+        if body == "helper":
+            steps.append(("helper",))
+        if joined:
+            steps.append(("join",))
     steps += _namespace_steps(spec, new, body)
     if spec.init:
         # The init leads the session; what follows is the program's.
@@ -204,4 +233,4 @@ def compile(
         steps.append(("parent_death",))
     steps.append(("default_signals", _RESTORED if restore_signals else 0))
     steps.append(("call",) if body == "copy" else ("exec",))
-    return Compiled(new & ~CloneFlags.NEWTIME, tuple(steps), uid_map, gid_map)
+    return Compiled(at_clone, tuple(steps), uid_map, gid_map)

@@ -19,6 +19,8 @@ _PLAIN = {
     "fds": "pass file descriptors",
     "helper": "start the helper",
     "parent_death": "ask for SIGKILL at the parent's death",
+    "join": "join namespaces",
+    "join_as_root": "become root of the joined user namespace",
     "setsid": "setsid",
     "checkpoint": "wait to be resumed",
     "default_signals": "reset signals",
@@ -80,6 +82,8 @@ def describe(step: Step) -> str:
             return f"setresgid {gid}"
         case "setuid", (uid,):
             return f"setresuid {uid}"
+        case "relay", (flags,):
+            return f"clone again{' with new ' + kind_names(flags) if flags else ''}"
         case "init", (_,):
             return "start the program from its init"
         case "setpgid", (group,):
@@ -102,6 +106,8 @@ def describe_failure(step: Step, aux: int) -> str:
     name = step[0]
     if name == "fds" or name == "helper" and aux > 0:
         return f"pass file descriptor {aux}" if aux >= 0 else "close file descriptors"
+    if name == "join" and aux > 0:
+        return f"join {kind_names(aux)} namespace"
     return _PARTS.get((name, aux)) or describe(step)
 
 

@@ -116,6 +116,10 @@ def step_hint(name: str, number: int) -> str | None:
             return "setting the clocks of a time namespace needs CAP_SYS_TIME in it"
     if number == errno.ENOENT and name in ("uid_map", "gid_map", "setgroups_deny", "time_offsets"):
         return "/proc is not mounted, or the kernel lacks this namespace"
+    if name == "join" and number == errno.EPERM:
+        return "joining needs CAP_SYS_ADMIN in the user namespace that owns it; join that, too"
+    if name == "relay":
+        return clone_hint(number, 0)
     if number == errno.EINVAL and name in ("setuid", "setgid", "setgroups"):
         return "the id is not mapped in the user namespace"
     if number == errno.ENOSYS and name == "gate":

@@ -16,6 +16,7 @@ from ._compile import Body, Compiled, body_of, compile
 from ._describe import describe_failure, step_path
 from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
 from ._flags import CloneFlags
+from ._join import open_joins
 from ._keeper import call as call_lasting
 from ._keeper import lives_as_long_as_the_process
 from ._hints import clone_hint, step_hint
@@ -65,10 +66,12 @@ class Plan:
 
     __slots__ = ("blob", "body", "compiled", "lasting_thread")
 
-    def __init__(self, spec: Spec, restore_signals: bool, body: Body, paused: bool) -> None:
+    def __init__(
+        self, spec: Spec, restore_signals: bool, body: Body, paused: bool, joined: int
+    ) -> None:
         self.body = body
         self.lasting_thread = spec.kill_on_parent_exit and not spec.init
-        self.compiled: Compiled = compile(spec, restore_signals, body, paused)
+        self.compiled: Compiled = compile(spec, restore_signals, body, paused, joined)
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
         if body == "inline" and ("unshare", int(CloneFlags.NEWTIME)) in steps:
@@ -76,16 +79,22 @@ class Plan:
 
 
 def plan_of(
-    spec: Spec, restore_signals: bool = True, body: Body | None = None, paused: bool = False
+    spec: Spec,
+    restore_signals: bool = True,
+    body: Body | None = None,
+    paused: bool = False,
+    joined: int = 0,
 ) -> Plan:
     """Return the plan of *spec*, made on first use.  *body* None: the one it has to have."""
-    key = (restore_signals, body, paused)
+    key = (restore_signals, body, paused, joined)
     plan: Plan | None = spec._plans.get(key)
     if plan is None:
-        if has_names(spec):  # looked up anew each time
-            return Plan(_by_number(spec), restore_signals, body or body_of(spec, paused), paused)
-        plan = Plan(spec, restore_signals, body or body_of(spec, paused), paused)
-        spec._plans[key] = plan
+        named = has_names(spec)
+        numbers = _by_number(spec) if named else spec
+        body = body or body_of(spec, paused, joined)
+        plan = Plan(numbers, restore_signals, body, paused, joined)
+        if not named:  # those are looked up anew each time
+            spec._plans[key] = plan
     return plan
 
 
@@ -148,15 +157,24 @@ def launch(
 
     Raises SpawnError and its kin; what is wrong in the arguments is TypeError or ValueError.
     """
-    plan = plan_of(spec, restore_signals, None, paused)
     if env is UNSET:
         env = spec.env
-    helper = None if plan.body == "inline" else HELPER
-    values = (plan.blob, args, executable, env, fds, close_fds, timeout, helper)
-    if plan.lasting_thread and not lives_as_long_as_the_process():
-        pid, pidfd, failure, handle = call_lasting(_native.spawn, *values)
+    if spec.join is not None:
+        opened = open_joins(spec.join, int(spec.new))  # type: ignore[arg-type]
+        joined, joins = int(opened.kinds), tuple(opened.pairs)
     else:
-        pid, pidfd, failure, handle = _native.spawn(*values)
+        opened, joined, joins = None, 0, ()
+    try:
+        plan = plan_of(spec, restore_signals, None, paused, joined)
+        helper = None if plan.body == "inline" else HELPER
+        values = (plan.blob, args, executable, env, fds, close_fds, timeout, helper, joins)
+        if plan.lasting_thread and not lives_as_long_as_the_process():
+            pid, pidfd, failure, handle = call_lasting(_native.spawn, *values)
+        else:
+            pid, pidfd, failure, handle = _native.spawn(*values)
+    finally:
+        if opened is not None:
+            opened.close()
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout)
     return Launched(pid, pidfd, plan.body, handle, plan)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from . import _values
+from ._join import Join, Joins
+from ._join import normal as normal_join
 from ._flags import CloneFlags, Kinds, kind_names, parse_kinds
 
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -21,6 +23,7 @@ class Spec:
     """The fields of nsext.Sandbox, which see."""
 
     new: Kinds = ()
+    join: Joins | None = None
     uid_map: IdMap | None = None
     gid_map: IdMap | None = None
     hostname: str | None = None
@@ -140,6 +143,7 @@ def _process_group(value: Any) -> int | None:
 
 _NORMAL: dict[str, Any] = {
     "new": parse_kinds,
+    "join": normal_join,
     "uid_map": lambda value: _values.id_map(value, "uid_map"),
     "gid_map": lambda value: _values.id_map(value, "gid_map"),
     "hostname": lambda value: _values.uts_name(value, "hostname"),
@@ -179,6 +183,8 @@ _NEEDS: tuple[tuple[str, CloneFlags], ...] = (
 def _check_namespaces(spec: Spec) -> None:
     """Refuse an option whose namespace is not new: it would change the caller's."""
     flags = int(spec.new)  # type: ignore[arg-type]
+    if isinstance(spec.join, Join) and spec.join.kinds & flags:
+        raise ValueError(f"{kind_names(spec.join.kinds & flags)} stands in new= and in join=")
     for name, flag in _NEEDS:
         value = getattr(spec, name)
         asked = value is not None and value is not False and value != {} and value != "unchanged"
@@ -196,9 +202,11 @@ def has_names(spec: Spec) -> bool:
 
 
 def _check_names(spec: Spec) -> None:
-    if int(spec.new) & CloneFlags.NEWUSER and has_names(spec):  # type: ignore[arg-type]
+    joined = spec.join.kinds if isinstance(spec.join, Join) else 0
+    new = int(spec.new)  # type: ignore[arg-type]
+    if (new | joined) & CloneFlags.NEWUSER and has_names(spec):
         raise ValueError(
-            "names of users and groups belong to the caller's passwd; in a new user namespace say "
+            "names of users and groups belong to the caller's passwd; in another user namespace say "
             "user=, group= and extra_groups= as numbers"
         )
 

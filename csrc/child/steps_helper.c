@@ -74,7 +74,10 @@ NSX_CHILD_CODE static long keep_fds(struct nsx_child *child)
     for (uint32_t i = 0; i < plan->nfds; i++)
         if (fd[i].cloexec)
             sys_fcntl(fd[i].parent, F_SETFD_, 0);
+    const struct nsx_join *join = child_at(plan, plan->joins);
     child->aux = -1;
+    for (uint32_t i = 0; i < plan->njoins; i++)
+        sys_fcntl(join[i].fd, F_SETFD_, 0);
     long error = sys_fcntl(plan->plan_fd, F_SETFD_, 0);
     if (error >= 0 && plan->parent_pidfd >= 0)
         error = sys_fcntl(plan->parent_pidfd, F_SETFD_, 0);

@@ -3,6 +3,71 @@
 
 enum { PART_OPEN = 1, PART_ENTER = 2 };
 
+#define EPERM_ 1
+#define ENOENT_ 2
+#define PR_SET_DUMPABLE_ 4
+#define O_PATH_DIRECTORY_CLOEXEC (010000000 | 0200000 | 02000000)
+#define PROC_SUPER_MAGIC_ 0x9fa0
+
+NSX_CHILD_CODE static long join_one(struct nsx_child *child, struct nsx_join *join)
+{
+    child->aux = (int32_t)join->kind;
+    long error = sys_setns(join->fd, join->kind);
+    if (error >= 0) {
+        join->done = 1;
+        sys_close(join->fd);
+    }
+    return error;
+}
+
+/* Writes to /proc go to the caller's own from here on. */
+NSX_CHILD_CODE static long keep_proc(struct nsx_plan *plan)
+{
+    uint64_t status[16];
+    long fd = sys_openat(NSX_AT_FDCWD, "/proc", O_PATH_DIRECTORY_CLOEXEC);
+    if (fd < 0)
+        return fd;
+    long error = nsx_syscall(__NR_fstatfs, fd, NSX_P(status), 0, 0, 0, 0);
+    if (error >= 0 && status[0] != PROC_SUPER_MAGIC_)
+        error = -ENOENT_;
+    if (error < 0)
+        sys_close(fd);
+    else
+        plan->proc_fd = (int32_t)fd;
+    return error;
+}
+
+/* Who owns what decides the order, and only the kernel knows: what may be joined
+ * with the capabilities of now comes first, then the user namespace, then what
+ * needs the capabilities in it. */
+NSX_CHILD_CODE long step_join(struct nsx_child *child, const struct nsx_step *step)
+{
+    struct nsx_plan *plan = child->plan;
+    struct nsx_join *join = child_at(plan, plan->joins);
+    long error = 0;
+    (void)step;
+
+    child->aux = 0;
+    if (plan->flags & NSX_IN_HELPER) {
+        /* Nobody in there shall take our descriptors from us. */
+        sys_prctl(PR_SET_DUMPABLE_, 0, 0);
+        error = keep_proc(plan);
+        if (error < 0)
+            return error;
+    }
+    for (int pass = 0; pass < 3; pass++) {
+        for (uint32_t i = 0; i < plan->njoins; i++) {
+            const int is_user = join[i].kind == NSX_CLONE_NEWUSER;
+            if (join[i].done || is_user != (pass == 1))
+                continue;
+            error = join_one(child, &join[i]);
+            if (error < 0 && !(pass == 0 && error == -EPERM_))
+                return error;
+        }
+    }
+    return 0;
+}
+
 NSX_CHILD_CODE long step_unshare(struct nsx_child *child, const struct nsx_step *step)
 {
     (void)child;

@@ -22,31 +22,33 @@ static const struct nsx_blob *blob_of(struct nsx_plan *plan)
     return (const struct nsx_blob *)((const char *)plan + plan->blob);
 }
 
+static const struct nsx_step *find(struct nsx_plan *plan, uint32_t op)
+{
+    const struct nsx_blob *blob = blob_of(plan);
+    for (uint32_t i = 0; i < blob->nsteps; i++)
+        if (blob->step[i].op == op)
+            return &blob->step[i];
+    return NULL;
+}
+
+/* At a gate the child waits until we have written its id maps. */
 static int is_gated(struct nsx_plan *plan)
 {
-    return blob_of(plan)->step[0].op == NSX_OP_gate;
+    return find(plan, NSX_OP_gate) != NULL;
 }
 
 /* Does the child wait for us somewhere, so that it must see us die? */
 static int waits_for_us(struct nsx_plan *plan)
 {
-    const struct nsx_blob *blob = blob_of(plan);
-    for (uint32_t i = 0; i < blob->nsteps; i++)
-        if (blob->step[i].op == NSX_OP_gate || blob->step[i].op == NSX_OP_checkpoint ||
-            blob->step[i].op == NSX_OP_parent_death ||
-            (blob->step[i].op == NSX_OP_init && blob->step[i].arg[0] & NSX_INIT_PARENT))
-            return 1;
-    return 0;
+    const struct nsx_step *init = find(plan, NSX_OP_init);
+    return is_gated(plan) || find(plan, NSX_OP_relay) || find(plan, NSX_OP_checkpoint) ||
+           find(plan, NSX_OP_parent_death) || (init && init->arg[0] & NSX_INIT_PARENT);
 }
 
 /* An init goes on in its helper, with the plan mapped. */
 static int has_init(struct nsx_plan *plan)
 {
-    const struct nsx_blob *blob = blob_of(plan);
-    for (uint32_t i = 0; i < blob->nsteps; i++)
-        if (blob->step[i].op == NSX_OP_init)
-            return 1;
-    return 0;
+    return find(plan, NSX_OP_init) != NULL;
 }
 
 static void close_own(struct nsx_spawn *spawn)
@@ -136,6 +138,23 @@ static void guess_hold(struct nsx_spawn *spawn)
                                 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
+static enum nsx_state open_gate(struct nsx_spawn *spawn)
+{
+    struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
+    const struct nsx_blob *blob = blob_of(plan);
+    struct nsx_failure failure = {.step = (int)(find(plan, NSX_OP_gate) - blob->step)};
+    int error = nsx_parent_write_maps(blob, spawn->pid, &failure.aux);
+    if (error) {
+        failure.error = -error;
+        nsx_parent_abort(spawn, NULL);
+        spawn->failure = failure;
+        return NSX_FAILED;
+    }
+    __atomic_store_n(&plan->record.gate, 1, __ATOMIC_RELEASE);
+    sys_futex(&plan->record.gate, NSX_FUTEX_WAKE, 1, NULL);
+    return NSX_BUSY;
+}
+
 enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
@@ -159,6 +178,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
             return fail(spawn, (struct nsx_failure){.step = -1, .error = errno});
     }
     plan->parent_pidfd = spawn->parent_pidfd;
+    plan->proc_fd = -1;
 
     /* All 64, also those that the C library keeps to itself: until the child
      * has default handlers, no signal may run code in it. */
@@ -182,18 +202,8 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     if (plan->flags & NSX_IN_HELPER)
         guess_hold(spawn);
 
-    if (is_gated(plan)) {
-        struct nsx_failure failure = {.step = 0};
-        int error = nsx_parent_write_maps(blob_of(plan), spawn->pid, &failure.aux);
-        if (error) {
-            failure.error = -error;
-            nsx_parent_abort(spawn, NULL);
-            spawn->failure = failure;
-            return NSX_FAILED;
-        }
-        __atomic_store_n(&plan->record.gate, 1, __ATOMIC_RELEASE);
-        sys_futex(&plan->record.gate, NSX_FUTEX_WAKE, 1, NULL);
-    }
+    if (is_gated(plan) && !find(plan, NSX_OP_relay))
+        return open_gate(spawn);
     return NSX_BUSY;
 }
 
@@ -218,10 +228,38 @@ static int never_executed(pid_t pid)
     return (flags & PF_FORKNOEXEC) != 0;
 }
 
+/* The helper has handed over to a second clone, our child as well, which waits
+ * until we hold it: its pid stays its own as long as nobody reaps it. */
+static int take_over(struct nsx_spawn *spawn)
+{
+    struct nsx_record *record = &nsx_slot_plan(spawn->slot)->record;
+    const uint32_t pid = __atomic_load_n(&record->relay_pid, __ATOMIC_ACQUIRE);
+    int fd = pid ? nsx_above_stdio((int)syscall(__NR_pidfd_open, (pid_t)pid, 0)) : -1;
+    if (fd < 0)
+        return -1;
+    nsx_parent_reap(spawn->pidfd, SECOND);
+    close(spawn->pidfd);
+    spawn->pid = (pid_t)pid;
+    spawn->pidfd = fd;
+    spawn->relayed = 1;
+    return 0;
+}
+
+static enum nsx_state go_on_with_relay(struct nsx_spawn *spawn)
+{
+    struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
+    __atomic_store_n(&plan->record.hold, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&plan->record.relay, 1, __ATOMIC_RELEASE);
+    sys_futex(&plan->record.relay, NSX_FUTEX_WAKE, 1, NULL);
+    return is_gated(plan) ? open_gate(spawn) : NSX_BUSY;
+}
+
 /* The child has left our memory: what did it do? */
 static enum nsx_state child_left(struct nsx_spawn *spawn)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
+    if (!spawn->relayed && !plan->record.failed && take_over(spawn) == 0)
+        return go_on_with_relay(spawn);
     const struct nsx_record record = plan->record;
     const int last = record.step + 1 == blob_of(plan)->nsteps;
     struct nsx_failure failure = {
@@ -320,5 +358,10 @@ void nsx_parent_abort(struct nsx_spawn *spawn, int *step_reached)
     if (step_reached)
         *step_reached = (int)__atomic_load_n(&plan->record.step, __ATOMIC_RELAXED);
     nsx_parent_signal(spawn->pidfd, SIGKILL);
+    /* What the helper has cloned meanwhile goes as well. */
+    struct nsx_end end;
+    if (find(plan, NSX_OP_relay) && !spawn->relayed && nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) == 1 &&
+        take_over(spawn) == 0)
+        nsx_parent_signal(spawn->pidfd, SIGKILL);
     bury(spawn);
 }

@@ -34,6 +34,7 @@ struct nsx_spawn {
     int pidfd;
     int parent_pidfd; /* our own, for a child that waits for us; -1 */
     int resumed;
+    int relayed; /* pid and pidfd are the second clone's */
     struct nsx_failure failure;
 };
 

@@ -55,7 +55,7 @@ static PyMethodDef methods[] = {
     {"pack", FAST(native_pack), METH_FASTCALL,
      "pack(new_flags, steps, uid_map, gid_map) -> bytes\n\nThe static part of a plan."},
     {"spawn", FAST(native_spawn), METH_FASTCALL,
-     "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper)\n"
+     "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper, joins)\n"
      "-> (pid, pidfd, failure, paused)"},
     {"report", FAST(native_report), METH_FASTCALL,
      "report(child) -> (inner_pid, wait status or None)"},

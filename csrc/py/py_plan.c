@@ -290,3 +290,23 @@ int plan_fds(struct nsx_slot **slot, PyObject *pairs, PyObject *close_fds)
     plan_of(slot)->nfds = (uint32_t)count;
     return 0;
 }
+
+int plan_joins(struct nsx_slot **slot, PyObject *pairs)
+{
+    const Py_ssize_t count = PyTuple_Size(pairs);
+    if (count <= 0)
+        return (int)count;
+    uint32_t at = append(slot, NULL, (size_t)count * sizeof(struct nsx_join));
+    if (!at)
+        return -1;
+    struct nsx_join *join = (struct nsx_join *)(void *)((char *)plan_of(slot) + at);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        struct nsx_fd pair;
+        if (read_pair(PyTuple_GetItem(pairs, i), &pair) < 0)
+            return -1;
+        join[i] = (struct nsx_join){.fd = pair.child, .kind = (uint32_t)pair.parent};
+    }
+    plan_of(slot)->joins = at;
+    plan_of(slot)->njoins = (uint32_t)count;
+    return 0;
+}

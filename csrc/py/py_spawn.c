@@ -131,8 +131,8 @@ static int plan_helper(struct native_state *state, struct nsx_slot **slot, PyObj
 PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct native_state *state = native_state(module);
-    if (count != 8)
-        return PyErr_Format(PyExc_TypeError, "spawn() takes 8 arguments");
+    if (count != 9)
+        return PyErr_Format(PyExc_TypeError, "spawn() takes 9 arguments");
     const int64_t timeout = native_timeout(args[6]);
     if (timeout < 0)
         return NULL;
@@ -143,7 +143,7 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
     if (plan_blob(&spawn.slot, args[0]) < 0 || plan_argv(&spawn.slot, args[1]) < 0 ||
         plan_env(&spawn.slot, args[3]) < 0 || plan_execs(&spawn.slot, args[2]) < 0 ||
         plan_fds(&spawn.slot, args[4], args[5]) < 0 ||
-        plan_helper(state, &spawn.slot, args[7]) < 0) {
+        plan_joins(&spawn.slot, args[8]) < 0 || plan_helper(state, &spawn.slot, args[7]) < 0) {
         nsx_slot_put(spawn.pool, spawn.slot);
         return NULL;
     }

@@ -1,0 +1,248 @@
+"""join=: which namespaces a child enters, and their descriptors."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Mapping
+from typing import Any
+
+from . import _native
+from ._errors import SpawnError
+from ._fds import HasFileno, fileno
+from ._flags import ALL, BY_KIND, NONE, CloneFlags, kind_names, parse_kinds
+
+Target = int | str | os.PathLike[str] | HasFileno
+"""A pid (an int always is one), a path with a slash in it, or what has a fileno(): a pidfd or a
+namespace's descriptor."""
+
+Joins = Target | Mapping[str, Target]
+
+
+class Fd:
+    """A bare descriptor number as a target of join=; it is borrowed, never closed."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fileno(fd)
+
+    def fileno(self) -> int:
+        """Return the number."""
+        return self._fd
+
+    def __repr__(self) -> str:
+        return f"Fd({self._fd})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fd) and other._fd == self._fd
+
+    def __hash__(self) -> int:
+        return hash(("Fd", self._fd))
+
+
+class Join:
+    """A join= in its normal form: (kinds, target) pairs; kinds None: what the target is of."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: tuple[tuple[CloneFlags | None, Any], ...]) -> None:
+        self.pairs = pairs
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Join) and other.pairs == self.pairs
+
+    def __hash__(self) -> int:
+        return hash(self.pairs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Join, (self.pairs,)
+
+    def __repr__(self) -> str:
+        if len(self.pairs) == 1 and self.pairs[0][0] is None:
+            return repr(self.pairs[0][1])
+        items = (f"{kind_names(kinds or NONE)!r}: {target!r}" for kinds, target in self.pairs)
+        return "{" + ", ".join(items) + "}"
+
+    @property
+    def kinds(self) -> CloneFlags:
+        """The kinds that are named."""
+        named = NONE
+        for kinds, _ in self.pairs:
+            named |= kinds or NONE
+        return named
+
+
+def _target(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise TypeError("join: a target is no bool")
+    if isinstance(value, int):
+        if value <= 0:
+            raise ValueError(f"join: {value} is no process id")
+        return value
+    if isinstance(value, (str, bytes, os.PathLike)):
+        path = os.fsdecode(value)
+        if "\0" in path:
+            raise ValueError("join: embedded null byte")
+        if "/" not in path:
+            raise ValueError(
+                f"join: {path!r} has no slash in it; for a named network namespace say "
+                f"'/run/netns/{path}', for a file here './{path}'"
+            )
+        return path
+    if hasattr(value, "fileno") or hasattr(value, "kind"):
+        return value
+    raise TypeError(
+        f"join: a target is a pid, a path or an object with fileno(), not {type(value).__name__}"
+    )
+
+
+def normal(value: Any) -> Join:
+    """Return the normal form.  Raises TypeError and ValueError."""
+    if isinstance(value, Join):
+        return value
+    if not isinstance(value, Mapping):
+        return Join(((None, _target(value)),))
+    pairs: list[tuple[CloneFlags, Any]] = []
+    seen = NONE
+    for kinds, target in value.items():
+        flags = parse_kinds(kinds)
+        if not flags:
+            raise ValueError("join: no namespace kind named")
+        if flags & seen:
+            raise ValueError(f"join: {kind_names(flags & seen)} is given twice")
+        seen |= flags
+        pairs.append((flags, _target(target)))
+    if not pairs:
+        raise ValueError("join: an empty mapping names no namespace")
+    return Join(tuple(pairs))
+
+
+def _error(number: int, what: str, hint: str | None = None) -> SpawnError:
+    return SpawnError(number, os.strerror(number), stage="setup", step=what, hint=hint)
+
+
+def pid_of_pidfd(fd: int) -> int | None:
+    """The process id, here, of a pidfd; None where *fd* is none; -1 where it has been reaped."""
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as file:
+            for line in file:
+                if line.startswith("Pid:"):
+                    return int(line.split()[1])
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def nstype(fd: int) -> CloneFlags | None:
+    """The kind of a namespace's descriptor; None where it is none.  See ioctl_ns(2)."""
+    import fcntl
+
+    try:
+        return CloneFlags(fcntl.ioctl(fd, 0xB703))  # NS_GET_NSTYPE
+    except OSError:
+        return None
+
+
+class Opened:
+    """Descriptors of the namespaces to join, and what to close afterwards."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[int, int]] = []
+        self._own: list[int] = []
+
+    @property
+    def kinds(self) -> CloneFlags:
+        """Kinds that are joined."""
+        return CloneFlags(sum(kind for _, kind in self.pairs))
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        while self._own:
+            os.close(self._own.pop())
+
+    def _add(self, fd: int, kind: int, what: str) -> None:
+        if self.kinds & kind:
+            raise ValueError(f"join: {kind_names(kind)} is given twice ({what})")
+        self.pairs.append((fd, kind))
+
+    def _open(self, path: str, what: str) -> int:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _error(error.errno or 0, f"open {path} of {what}") from None
+        self._own.append(fd)
+        return fd
+
+    def process(self, pid: int, kinds: CloneFlags | None, alive: int, what: str) -> None:
+        """The namespaces of a process, which *alive*, its pidfd, tells from a later one."""
+        for kind, flag in BY_KIND.items():
+            if not flag & (ALL if kinds is None else kinds):
+                continue
+            # Its children's, which is its own but where it has unshared and not forked.
+            path = f"/proc/{pid}/ns/{kind}"
+            fd = self._open(path, what)
+            same = os.path.sameopenfile(fd, own) if (own := self._own_ns(kind)) >= 0 else False
+            if same and (kinds is None or flag is CloneFlags.NEWUSER):
+                continue  # nothing to do, and for user EINVAL
+            self._add(fd, int(flag), what)
+        if select.select([alive], [], [], 0)[0]:
+            raise _error(errno.ESRCH, f"join the namespaces of {what}", "it has ended")
+
+    def _own_ns(self, kind: str) -> int:
+        try:
+            fd = os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return -1
+        self._own.append(fd)
+        return fd
+
+    def target(self, kinds: CloneFlags | None, target: Any) -> None:
+        """Open what *target* is."""
+        if isinstance(target, int):
+            what = f"process {target}"
+            try:
+                pidfd = _native.pidfd_open(target, 0)
+            except OSError as error:
+                hint = "there is no such process" if error.errno == errno.ESRCH else None
+                raise _error(error.errno or 0, f"join the namespaces of {what}", hint) from None
+            self._own.append(pidfd)
+            self.process(target, kinds, pidfd, what)
+            return
+        if isinstance(target, str):
+            fd, what = self._open(target, "join="), target
+        elif hasattr(target, "fileno"):
+            what = repr(target)
+            if getattr(target, "returncode", None) is not None:
+                raise _error(errno.ESRCH, f"join the namespaces of {what}", "it has ended")
+            fd = fileno(target)
+        else:
+            raise TypeError(f"join: {target!r} has no descriptor")
+        kind = nstype(fd)
+        if kind is not None:
+            if kinds is not None and kinds != kind:
+                raise ValueError(f"join: {what} is a {kind_names(kind)} namespace")
+            self._add(fd, int(kind), what)
+            return
+        pid = None if isinstance(target, str) else pid_of_pidfd(fd)
+        if pid is None:
+            raise _error(errno.EINVAL, f"join {what}", "it is neither a namespace nor a pidfd")
+        if pid <= 0:
+            raise _error(errno.ESRCH, f"join the namespaces of {what}", "it has ended")
+        self.process(pid, kinds, fd, what)
+
+
+def open_joins(join: Join, new: int) -> Opened:
+    """Open the namespaces of *join*.  Raises SpawnError, ValueError; then nothing stays open."""
+    opened = Opened()
+    try:
+        for kinds, target in join.pairs:
+            opened.target(kinds, target)
+        both = opened.kinds & new
+        if both:
+            raise ValueError(f"{kind_names(both)} stands in new= and is joined, too")
+    except BaseException:
+        opened.close()
+        raise
+    return opened
