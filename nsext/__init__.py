@@ -9,10 +9,12 @@ from subprocess import (
     TimeoutExpired,
 )
 
+from ._async import create_subprocess_exec, create_subprocess_shell, open_process
 from ._clone import clone
 from ._errors import SpawnError, SpawnTimeout, UnsupportedError
 from ._flags import CloneFlags
 from ._join import Fd
+from ._namespace import Namespace, Namespaces, namespaces
 from ._popen import Popen
 from ._process import Process
 from ._run import (
@@ -30,15 +32,17 @@ from ._version import __version__
 from ._wrappers import pidfd_open, setns, unshare
 
 __all__ = [
-    "DEVNULL",
-    "PIPE",
-    "STDOUT",
     "CalledProcessError",
     "CloneFlags",
     "CompletedProcess",
+    "DEVNULL",
     "Fd",
+    "Namespace",
+    "Namespaces",
+    "PIPE",
     "Popen",
     "Process",
+    "STDOUT",
     "Sandbox",
     "SpawnError",
     "SpawnTimeout",
@@ -50,8 +54,12 @@ __all__ = [
     "check_call",
     "check_output",
     "clone",
+    "create_subprocess_exec",
+    "create_subprocess_shell",
     "getoutput",
     "getstatusoutput",
+    "namespaces",
+    "open_process",
     "pidfd_open",
     "run",
     "setns",

@@ -152,8 +152,12 @@ def launch(
     restore_signals: bool,
     timeout: float | None,
     paused: bool = False,
+    patience: float | None = None,
 ) -> Launched:
     """Start the program.  *env* UNSET: spec's; None: the caller's own.
+
+    patience: seconds; where the set-up takes longer, return with pidfd -1 and a handle for
+        finish() or _native.abort().
 
     Raises SpawnError and its kin; what is wrong in the arguments is TypeError or ValueError.
     """
@@ -167,7 +171,8 @@ def launch(
     try:
         plan = plan_of(spec, restore_signals, None, paused, joined)
         helper = None if plan.body == "inline" else HELPER
-        values = (plan.blob, args, executable, env, fds, close_fds, timeout, helper, joins)
+        values = (plan.blob, args, executable, env, fds, close_fds, timeout, helper)
+        values += (joins, patience)
         if plan.lasting_thread and not lives_as_long_as_the_process():
             pid, pidfd, failure, handle = call_lasting(_native.spawn, *values)
         else:
@@ -178,6 +183,16 @@ def launch(
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout)
     return Launched(pid, pidfd, plan.body, handle, plan)
+
+
+def finish(
+    handle: Any, plan: Plan, spec: Spec, args: Any, executable: Any, timeout: float | None
+) -> tuple[int, int, Any]:
+    """Look at a child that was busy when patience was over: (pid, pidfd, handle), as launch()."""
+    pid, pidfd, failure, handle = _native.finish(handle, timeout, 0)
+    if failure is not None:
+        fail(failure, plan, spec, executable, args, timeout)
+    return pid, pidfd, handle
 
 
 def resume(handle: Any, plan: Plan, spec: Spec, args: Any, executable: Any, timeout: Any) -> Any:

@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ._fds import table
 from . import _native
 from ._compile import Body
-from ._flags import CloneFlags
-from ._launch import UNSET, launch, resolve, resume
+from ._flags import CloneFlags, Kinds, parse_kinds
+from ._launch import UNSET, finish, launch, resolve, resume
+from ._namespace import Namespaces, namespaces
 from ._pids import child_with_inner_pid
 from ._process import PidfdChild, _abandoned, sweep
 from ._spec import Spec
+from ._wait_async import readable
 
 _NO_FDS: Mapping[int, Any] = {}
 
@@ -30,10 +33,13 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
 
     sandbox: a nsext.Sandbox; every field of it may be given as a keyword, too, and then replaces
         the sandbox's as a whole.
+    paused: return when the set-up is complete; the program starts at resume().
+    hold: kinds of namespaces to keep open in ``namespaces``, whenever the program ends.
     fd_map: {descriptor in the child: descriptor here}, cycles included.
     spawn_timeout: seconds that the set-up may take, up to exec.
 
-    body: where the set-up ran: "inline", in the caller's memory on a stack of its own.
+    body: where the set-up ran: "inline", in the caller's memory on a stack of its own, or
+        "helper", in a tiny program's.
     fileno() is the pidfd, until the process has been waited for.
 
     Raises SpawnError, FileNotFoundError ... (which are SpawnErrors too) and SpawnTimeout;
@@ -45,6 +51,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _paused = False
     _handle: Any = None
     _inner_pid = 0
+    _namespaces: Namespaces | None = None
+    _patience: float | None = None
     _program_pid = 0
     body: Body = "inline"
 
@@ -81,6 +89,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         fd_map: Mapping[int, Any] = _NO_FDS,
         spawn_timeout: float | None = None,
         paused: bool = False,
+        hold: Kinds = (),
         **fields: Any,
     ) -> None:
         if preexec_fn is not None:
@@ -108,6 +117,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self._fd_map = fd_map
         self._spawn_timeout = spawn_timeout
         self._pause = bool(paused)
+        self._hold = parse_kinds(hold)
         self._fd_lock = threading.Lock()
         if _abandoned:
             sweep()
@@ -197,15 +207,74 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             close_fds,
             restore_signals,
             self._spawn_timeout,
-            self._pause,
+            self._pause or bool(self._hold),
+            self._patience,
         )
-        self.pid, self._pidfd, self.body, self._handle, self._plan = child
-        self._paused = self._pause
         self._executable = executable
-        self._child_created = True
+        self.pid, self._pidfd, self.body, self._handle, self._plan = child
+        if self._pidfd >= 0:
+            self._set_up()
+        # Else it is busy yet, and who has set _patience awaits _finish().
         self._close_pipe_fds(  # type: ignore[attr-defined]
             p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
         )
+
+    async def _finish(self, sleep: Callable[[float], Awaitable[object]]) -> None:
+        """Wait for a set-up that has outlasted _patience; when that is cancelled, kill it."""
+        timeout = self._spawn_timeout
+        end = None if timeout is None else time.monotonic() + timeout
+        try:
+            while self._pidfd < 0:
+                await sleep(0.005)  # no descriptor tells of exec, and a futex has none
+                left = None if end is None else max(0.0, end - time.monotonic())
+                handle, self._handle = self._handle, None
+                self.pid, self._pidfd, self._handle = finish(
+                    handle, self._plan, self._spec, self.args, self._executable, left
+                )
+            self._set_up()
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        """End the child, whatever it is at, and close the pipes."""
+        handle = self._handle
+        if self._pidfd >= 0:
+            self.kill()
+            self._wait(None)
+        elif handle is not None:
+            self._handle = None
+            _native.abort(handle)
+            self.returncode = -signal.SIGKILL
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    async def wait_async(self) -> int:
+        """Wait for the end under asyncio, anyio or trio; return the return code."""
+        self._refuse_paused()
+        while self.poll() is None:
+            await readable(self.fileno())
+        assert self.returncode is not None
+        return self.returncode
+
+    def _set_up(self) -> None:
+        """The child is set up: it runs, or waits at its checkpoint."""
+        self._child_created = True
+        if not (self._pause or self._hold):
+            return
+        self._paused = True
+        try:
+            self._namespaces = namespaces(self, self._hold or None)
+            if not self._pause:
+                self.resume()
+        except BaseException:
+            if self._paused:
+                self.kill()
+                self._wait(None)
+            if self._namespaces is not None:
+                self._namespaces.close()
+            raise
 
     # subprocess calls _internal_poll from __del__, perhaps when the interpreter ends: what it
     # needs is bound as default arguments.
@@ -243,6 +312,17 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._pidfd = -1  # C has reaped the child and closed it
             self.returncode = 127
             raise
+
+    @property
+    def namespaces(self) -> Namespaces:
+        """The child's namespaces, by kind; open until they are closed or this is dropped.
+
+        Opened on first use, when ProcessLookupError says that the process has ended; held from
+        before its start with ``hold=`` or ``paused=True``.
+        """
+        if self._namespaces is None:
+            self._namespaces = namespaces(self)
+        return self._namespaces
 
     def _refuse_paused(self) -> None:
         if self._paused:

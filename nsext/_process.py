@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import _native
+from ._wait_async import readable
 
 _abandoned: list[Process] = []
 
@@ -122,6 +123,13 @@ class Process(PidfdChild):
                     raise subprocess.TimeoutExpired(self.args, timeout or 0)
             finally:
                 self._wait_lock.release()
+        assert self.returncode is not None
+        return self.returncode
+
+    async def wait_async(self) -> int:
+        """Wait for the end under asyncio, anyio or trio; return the return code."""
+        while self.poll() is None:
+            await readable(self.fileno())
         assert self.returncode is not None
         return self.returncode
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import _run
+from . import _async, _run
 from ._popen import Popen
 from ._process import Process
 from ._spawn import Args, spawn
@@ -69,3 +69,15 @@ class Sandbox(Spec):
     def spawn(self, args: Args, **kwargs: Any) -> Process:
         """nsext.spawn() with this sandbox."""
         return spawn(args, sandbox=self, **kwargs)
+
+    async def create_subprocess_exec(self, program: Any, *args: Any, **kwargs: Any) -> Any:
+        """nsext.create_subprocess_exec() with this sandbox."""
+        return await _async.create_subprocess_exec(program, *args, sandbox=self, **kwargs)
+
+    async def create_subprocess_shell(self, cmd: str | bytes, **kwargs: Any) -> Any:
+        """nsext.create_subprocess_shell() with this sandbox."""
+        return await _async.create_subprocess_shell(cmd, sandbox=self, **kwargs)
+
+    async def open_process(self, command: Any, **kwargs: Any) -> Any:
+        """nsext.open_process() with this sandbox."""
+        return await _async.open_process(command, sandbox=self, **kwargs)

@@ -55,8 +55,10 @@ static PyMethodDef methods[] = {
     {"pack", FAST(native_pack), METH_FASTCALL,
      "pack(new_flags, steps, uid_map, gid_map) -> bytes\n\nThe static part of a plan."},
     {"spawn", FAST(native_spawn), METH_FASTCALL,
-     "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper, joins)\n"
+     "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper, joins, patience)\n"
      "-> (pid, pidfd, failure, paused)"},
+    {"finish", FAST(native_finish), METH_FASTCALL, "finish(child, timeout, patience) -> as spawn()"},
+    {"abort", FAST(native_abort), METH_FASTCALL, "abort(child): kill and reap it"},
     {"report", FAST(native_report), METH_FASTCALL,
      "report(child) -> (inner_pid, wait status or None)"},
     {"resume", FAST(native_resume), METH_FASTCALL, "resume(paused, timeout) -> as spawn()"},

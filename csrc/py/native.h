@@ -30,6 +30,8 @@ PyObject *native_fs_bytes(PyObject *object);
 
 PyObject *native_pack(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_finish(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_abort(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_report(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count);

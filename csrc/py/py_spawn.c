@@ -12,11 +12,12 @@
 
 #define CHILD "nsext.child"
 
-/* (pid, pidfd, None, child): the last a capsule for a child that is paused or has
- * an init, else None. */
+/* (pid, pidfd, None, child): the last a capsule for a child that is paused or busy
+ * (then pidfd is -1) or has an init, else None. */
 static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *child)
 {
-    return Py_BuildValue("(iiON)", (int)spawn->pid, spawn->pidfd, Py_None, child);
+    const int pidfd = spawn->busy ? -1 : spawn->pidfd;
+    return Py_BuildValue("(iiON)", (int)spawn->pid, pidfd, Py_None, child);
 }
 
 /* failure: (kind, step, errno, aux, signal) */
@@ -33,11 +34,14 @@ static void abort_spawn(struct nsx_spawn *spawn, int *step)
     PyEval_RestoreThread(thread);
 }
 
-/* The pidfd is the caller's; it kills a child that it does not resume. */
+/* The pidfd is the caller's, who kills a child that it does not resume; but not
+ * that of one that is busy yet. */
 static void destroy_child(PyObject *capsule)
 {
     struct nsx_spawn *spawn = PyCapsule_GetPointer(capsule, CHILD);
-    if (spawn && spawn->slot)
+    if (spawn && spawn->slot && spawn->busy)
+        abort_spawn(spawn, NULL);
+    else if (spawn && spawn->slot)
         nsx_parent_forget(spawn);
     PyMem_Free(spawn);
 }
@@ -63,27 +67,50 @@ static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state)
 {
     if (state == NSX_STARTED && !spawn->slot)
         return result_started(spawn, Py_NewRef(Py_None));
-    if (state == NSX_STARTED || state == NSX_PAUSED)
+    if (state != NSX_FAILED)
         return keep_spawn(spawn);
     const struct nsx_failure *failure = &spawn->failure;
     return result_failed(failure->step < 0 ? "clone" : failure->signal ? "killed" : "step",
                          failure);
 }
 
+/* How long to wait: until deadline, when the child is killed; until patience is
+ * over, when the caller is told so and may come again with finish(). */
+struct limits {
+    int64_t deadline, patience;
+};
+
+static struct limits limits_from_now(int64_t timeout, int64_t patience)
+{
+    struct limits limits = {NSX_FOREVER, NSX_FOREVER};
+    if (timeout != NSX_FOREVER)
+        limits.deadline = nsx_now() + timeout;
+    if (patience != NSX_FOREVER)
+        limits.patience = nsx_now() + patience;
+    return limits;
+}
+
+static int64_t slice_of(const struct limits *limits, int64_t slice)
+{
+    const int64_t end = limits->deadline < limits->patience ? limits->deadline : limits->patience;
+    if (end == NSX_FOREVER)
+        return slice;
+    const int64_t left = end - nsx_now();
+    return left < 0 ? 0 : left < slice ? left : slice;
+}
+
 /* Waits in slices: a signal that lands before the wait, or on another thread,
  * wakes nobody here, and Ctrl-C shall not wait for a child that hangs. */
-static PyObject *run(struct nsx_spawn *spawn, int64_t timeout)
+static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start)
 {
-    const int64_t deadline = timeout == NSX_FOREVER ? NSX_FOREVER : nsx_now() + timeout;
-    const int64_t slice = FIRST_SLICE < timeout ? FIRST_SLICE : timeout;
-    const int resuming = spawn->resumed;
     enum nsx_state state = NSX_BUSY;
+    const int64_t first = slice_of(&limits, FIRST_SLICE);
 
     PyThreadState *thread = PyEval_SaveThread();
-    if (!resuming)
+    if (start)
         state = nsx_parent_start(spawn);
     if (state == NSX_BUSY)
-        state = nsx_parent_poll(spawn, slice);
+        state = nsx_parent_poll(spawn, first);
     PyEval_RestoreThread(thread);
 
     while (state == NSX_BUSY) {
@@ -91,16 +118,21 @@ static PyObject *run(struct nsx_spawn *spawn, int64_t timeout)
             abort_spawn(spawn, NULL);
             return NULL;
         }
-        int64_t left = deadline == NSX_FOREVER ? NSX_FOREVER : deadline - nsx_now();
-        if (left <= 0) {
+        if (limits.deadline != NSX_FOREVER && nsx_now() >= limits.deadline) {
             struct nsx_failure failure = {.error = ETIMEDOUT};
             abort_spawn(spawn, &failure.step);
             return result_failed("timeout", &failure);
         }
+        if (limits.patience != NSX_FOREVER && nsx_now() >= limits.patience) {
+            spawn->busy = 1;
+            return keep_spawn(spawn);
+        }
+        const int64_t slice = slice_of(&limits, SLICE);
         thread = PyEval_SaveThread();
-        state = nsx_parent_poll(spawn, left < SLICE ? left : SLICE);
+        state = nsx_parent_poll(spawn, slice);
         PyEval_RestoreThread(thread);
     }
+    spawn->busy = 0;
     return finish(spawn, state);
 }
 
@@ -131,10 +163,11 @@ static int plan_helper(struct native_state *state, struct nsx_slot **slot, PyObj
 PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct native_state *state = native_state(module);
-    if (count != 9)
-        return PyErr_Format(PyExc_TypeError, "spawn() takes 9 arguments");
+    if (count != 10)
+        return PyErr_Format(PyExc_TypeError, "spawn() takes 10 arguments");
     const int64_t timeout = native_timeout(args[6]);
-    if (timeout < 0)
+    const int64_t patience = timeout < 0 ? -1 : native_timeout(args[9]);
+    if (patience < 0)
         return NULL;
     struct nsx_spawn spawn = {.pool = &state->pool, .clone3_missing = &state->clone3_missing};
     spawn.slot = nsx_slot_get(spawn.pool, args[7] == Py_None ? NSX_SLOT_INLINE : NSX_SLOT_MEMFD);
@@ -147,7 +180,49 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
         nsx_slot_put(spawn.pool, spawn.slot);
         return NULL;
     }
-    return run(&spawn, timeout);
+    return run(&spawn, limits_from_now(timeout, patience), 1);
+}
+
+/* The child of a capsule, which is used up; NULL with an exception set. */
+static struct nsx_spawn *take_child(PyObject *capsule, struct nsx_spawn *spawn)
+{
+    struct nsx_spawn *kept = PyCapsule_GetPointer(capsule, CHILD);
+    if (!kept)
+        return NULL;
+    if (!kept->slot) {
+        PyErr_SetString(PyExc_ValueError, "used up already");
+        return NULL;
+    }
+    *spawn = *kept;
+    kept->slot = NULL;
+    return spawn;
+}
+
+/* Go on with a child that was busy when patience was over. */
+PyObject *native_finish(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    struct nsx_spawn spawn;
+    (void)module;
+    if (count != 3)
+        return PyErr_Format(PyExc_TypeError, "finish() takes 3 arguments");
+    const int64_t timeout = native_timeout(args[1]);
+    const int64_t patience = timeout < 0 ? -1 : native_timeout(args[2]);
+    if (patience < 0 || !take_child(args[0], &spawn))
+        return NULL;
+    return run(&spawn, limits_from_now(timeout, patience), 0);
+}
+
+/* Kill such a child, and reap it. */
+PyObject *native_abort(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    struct nsx_spawn spawn;
+    (void)module;
+    if (count != 1)
+        return PyErr_Format(PyExc_TypeError, "abort() takes 1 argument");
+    if (!take_child(args[0], &spawn))
+        return NULL;
+    abort_spawn(&spawn, NULL);
+    Py_RETURN_NONE;
 }
 
 /* The capsule is used up, whatever comes of it. */
@@ -156,18 +231,12 @@ PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t coun
     (void)module;
     if (count != 2)
         return PyErr_Format(PyExc_TypeError, "resume() takes 2 arguments");
-    struct nsx_spawn *kept = PyCapsule_GetPointer(args[0], CHILD);
-    if (!kept)
-        return NULL;
+    struct nsx_spawn spawn;
     const int64_t timeout = native_timeout(args[1]);
-    if (timeout < 0)
+    if (timeout < 0 || !take_child(args[0], &spawn))
         return NULL;
-    if (!kept->slot || kept->resumed)
-        return PyErr_Format(PyExc_ValueError, "resumed already");
-    struct nsx_spawn spawn = *kept;
-    kept->slot = NULL;
     nsx_parent_resume(&spawn);
-    return run(&spawn, timeout);
+    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 0);
 }
 
 /* (inner_pid, wait status or None) */
@@ -215,7 +284,7 @@ PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count
     struct nsx_plan *plan = nsx_slot_plan(spawn.slot);
     plan->entry = entry;
     plan->entry_arg = arg;
-    return run(&spawn, timeout);
+    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 1);
 }
 
 PyObject *native_capsule_pointer(PyObject *module, PyObject *const *args, Py_ssize_t count)

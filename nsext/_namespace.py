@@ -1,0 +1,220 @@
+"""Namespace: a namespace held by a descriptor, which outlives its processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, cast
+
+from . import _native
+from ._fds import fileno
+from ._flags import ALL, BY_KIND, Kind, Kinds, kind_names, parse_kinds
+from ._join import nstype, pid_of_pidfd
+
+
+class Namespace:
+    """A namespace.  Owns a descriptor, which keeps the namespace alive.
+
+    kind: "net", "mnt" ..., as under /proc/PID/ns.
+    id: its inode number, as readlink of /proc/PID/ns/KIND shows it.
+    device: that of the nsfs it lies on.
+    Equal and hashable by (device, id); a context manager that closes.  See namespaces(7).
+    """
+
+    __slots__ = ("kind", "id", "device", "_fd", "__weakref__")
+
+    kind: Kind
+    id: int
+    device: int
+
+    def __init__(self, fd: int) -> None:
+        """Take over *fd*.  Use of(), open() or from_fd()."""
+        kind = nstype(fd)
+        if kind is None:
+            raise ValueError(f"descriptor {fd} is no namespace's")
+        status = os.fstat(fd)
+        self.kind = cast(Kind, kind_names(kind))
+        self.id, self.device = status.st_ino, status.st_dev
+        self._fd = fd
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a namespace's file, /proc/PID/ns/net or /run/netns/NAME.
+
+        Raises OSError; ValueError where the file is no namespace.
+        """
+        return cls._take(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    @classmethod
+    def from_fd(cls, fd: Any, *, dup: bool = True) -> Self:
+        """Hold the namespace of a descriptor: a copy of it, or with dup=False itself."""
+        number = fileno(fd)
+        return cls._take(os.dup(number)) if dup else cls(number)
+
+    @classmethod
+    def of(cls, target: Any, kind: Kind) -> Self:
+        """The namespace of that kind of a process: a pid, a Popen, a pidfd, or "self".
+
+        Raises ProcessLookupError where it has ended, OSError.
+        """
+        with _Process(target) as process:
+            return process.open(cls, kind)
+
+    @classmethod
+    def _take(cls, fd: int) -> Self:
+        try:
+            return cls(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor.  Raises ValueError when it is closed."""
+        if self._fd < 0:
+            raise ValueError("the namespace's descriptor is closed")
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Is the descriptor closed?"""
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Let the namespace go.  A second time does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Namespace):
+            return NotImplemented
+        return (self.device, self.id) == (other.device, other.id)
+
+    def __hash__(self) -> int:
+        return hash((self.device, self.id))
+
+    def __repr__(self) -> str:
+        return f"<Namespace {self.kind}:[{self.id}]{' closed' if self.closed else ''}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Namespace holds a descriptor and cannot be pickled")
+
+    def __del__(self, _close: Any = os.close) -> None:
+        fd = getattr(self, "_fd", -1)
+        if fd >= 0:
+            self._fd = -1
+            _close(fd)
+
+
+class _Process:
+    """A process held by a pidfd while its files in /proc are opened."""
+
+    def __init__(self, target: Any) -> None:
+        self._own = -1
+        if isinstance(target, str):
+            if target != "self":
+                raise ValueError(f"{target!r} is no process: a pid, or 'self'")
+            self.pid, self._alive = os.getpid(), -1
+        elif isinstance(target, int) and not isinstance(target, bool):
+            self.pid = target
+            self._own = self._alive = _native.pidfd_open(target, 0)
+        else:
+            if getattr(target, "returncode", None) is not None:
+                raise ProcessLookupError(errno.ESRCH, "the process has ended")
+            self._alive = fileno(target)
+            pid = pid_of_pidfd(self._alive)
+            if pid is None:
+                raise TypeError(f"{target!r} is no process")
+            self.pid = pid
+
+    def open(self, cls: type[Any], kind: str) -> Any:
+        if kind not in BY_KIND:
+            raise ValueError(f"unknown namespace kind {kind!r}: one of {' '.join(BY_KIND)}")
+        if self.pid <= 0:
+            raise ProcessLookupError(errno.ESRCH, "the process has ended")
+        try:
+            namespace = cls.open(f"/proc/{self.pid}/ns/{kind}")
+        except FileNotFoundError:
+            if not os.path.exists(f"/proc/self/ns/{kind}"):
+                raise
+            raise ProcessLookupError(errno.ESRCH, "the process has ended") from None
+        if self._alive >= 0 and select.select([self._alive], [], [], 0)[0]:
+            namespace.close()  # perhaps another process's by now
+            raise ProcessLookupError(errno.ESRCH, "the process has ended")
+        return namespace
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._own >= 0:
+            os.close(self._own)
+
+
+class Namespaces(Mapping[Kind, Namespace]):
+    """The namespaces of a process, by kind.  May be given to join= as it is.
+
+    A context manager that closes them all.
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[Namespace]) -> None:
+        self._items: dict[Kind, Namespace] = {item.kind: item for item in items}
+
+    def __getitem__(self, kind: Kind) -> Namespace:
+        return self._items[kind]
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f"Namespaces({', '.join(f'{k}:[{n.id}]' for k, n in self._items.items())})"
+
+    def close(self) -> None:
+        """Close them all."""
+        for namespace in self._items.values():
+            namespace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+
+def namespaces(target: Any = "self", kinds: Kinds | None = None) -> Namespaces:
+    """Open the namespaces of a process: a pid, a Popen, a pidfd, or "self".
+
+    kinds: which, as in ``new=``; None: all that this kernel has.
+    Raises ProcessLookupError where the process has ended, OSError.
+    """
+    wanted = ALL if kinds is None else parse_kinds(kinds)
+    opened: list[Namespace] = []
+    try:
+        with _Process(target) as process:
+            for kind, flag in BY_KIND.items():
+                if flag & wanted and (kinds is not None or os.path.exists(f"/proc/self/ns/{kind}")):
+                    opened.append(process.open(Namespace, kind))
+    except BaseException:
+        for namespace in opened:
+            namespace.close()
+        raise
+    return Namespaces(opened)

@@ -1,0 +1,34 @@
+"""Waiting for a pidfd under asyncio or trio, without a thread and without a child watcher."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+
+async def readable(fd: int) -> None:
+    """Return when *fd* is readable."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        trio: Any = sys.modules.get("trio")
+        if trio is None:
+            raise
+        await trio.lowlevel.wait_readable(fd)
+        return
+    future: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    # A copy: a loop takes one reader for each number, and others may wait as well.
+    own = os.dup(fd)
+    loop.add_reader(own, wake)
+    try:
+        await future
+    finally:
+        loop.remove_reader(own)
+        os.close(own)
