@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -58,6 +59,11 @@ def call(function: Callable[..., T], *args: Any) -> T:
     if error:
         raise error[0]
     return result[0]
+
+
+def on_lasting_thread(function: Callable[..., T]) -> Callable[..., T]:
+    """The same function, called there."""
+    return partial(call, function)
 
 
 os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock()))

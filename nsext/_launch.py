@@ -9,7 +9,7 @@ import pwd
 import signal
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from . import _native
 from ._compile import Body, Compiled, body_of, compile
@@ -17,8 +17,7 @@ from ._describe import describe_failure, step_path
 from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
 from ._flags import CloneFlags
 from ._join import open_joins
-from ._keeper import call as call_lasting
-from ._keeper import lives_as_long_as_the_process
+from ._keeper import lives_as_long_as_the_process, on_lasting_thread
 from ._hints import clone_hint, step_hint
 from ._spec import FIELDS, Spec, has_names
 
@@ -61,15 +60,19 @@ def _resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
     return Spec(**given) if sandbox is None else sandbox.replace(**given)
 
 
+HELPER = os.path.join(os.path.dirname(__file__), "nsext-helper")
+
+
 class Plan:
     """A compiled description, ready for C; kept with the description."""
 
-    __slots__ = ("blob", "body", "compiled", "lasting_thread")
+    __slots__ = ("blob", "body", "compiled", "helper", "lasting_thread")
 
     def __init__(
         self, spec: Spec, restore_signals: bool, body: Body, paused: bool, joined: int
     ) -> None:
         self.body = body
+        self.helper = HELPER if body == "helper" else None
         self.lasting_thread = spec.kill_on_parent_exit and not spec.init
         self.compiled: Compiled = compile(spec, restore_signals, body, paused, joined)
         steps, flags = self.compiled.steps, self.compiled.clone_flags
@@ -115,9 +118,6 @@ def _by_number(spec: Spec) -> Spec:
     )
 
 
-HELPER = os.path.join(os.path.dirname(__file__), "nsext-helper")
-
-
 @cache
 def _check_time_switch() -> None:
     """Before Linux 6.2 exec does not move a process into its new time namespace."""
@@ -132,14 +132,8 @@ def _check_time_switch() -> None:
         )
 
 
-class Launched(NamedTuple):
-    """A child that runs, or waits at its checkpoint."""
-
-    pid: int
-    pidfd: int
-    body: Body
-    handle: Any  # of a child that is paused or has an init, else None
-    plan: Plan
+Launched = tuple[int, int, Any, Plan]
+"""(pid, pidfd, handle, plan): handle is of a child that is paused, busy or has an init, or None."""
 
 
 def launch(
@@ -163,26 +157,37 @@ def launch(
     """
     if env is UNSET:
         env = spec.env
-    if spec.join is not None:
-        opened = open_joins(spec.join, int(spec.new))  # type: ignore[arg-type]
-        joined, joins = int(opened.kinds), tuple(opened.pairs)
+    joins: tuple[tuple[int, int], ...] = ()
+    if spec.join is None:
+        plan = plan_of(spec, restore_signals, None, paused)
+        opened = None
     else:
-        opened, joined, joins = None, 0, ()
+        opened = open_joins(spec.join, int(spec.new))  # type: ignore[arg-type]
+        joins = tuple(opened.pairs)
     try:
-        plan = plan_of(spec, restore_signals, None, paused, joined)
-        helper = None if plan.body == "inline" else HELPER
-        values = (plan.blob, args, executable, env, fds, close_fds, timeout, helper)
-        values += (joins, patience)
+        if opened is not None:
+            plan = plan_of(spec, restore_signals, None, paused, int(opened.kinds))
+        spawn = _native.spawn
         if plan.lasting_thread and not lives_as_long_as_the_process():
-            pid, pidfd, failure, handle = call_lasting(_native.spawn, *values)
-        else:
-            pid, pidfd, failure, handle = _native.spawn(*values)
+            spawn = on_lasting_thread(spawn)
+        pid, pidfd, failure, handle = spawn(
+            plan.blob,
+            args,
+            executable,
+            env,
+            fds,
+            close_fds,
+            timeout,
+            plan.helper,
+            joins,
+            patience,
+        )
     finally:
         if opened is not None:
             opened.close()
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout)
-    return Launched(pid, pidfd, plan.body, handle, plan)
+    return pid, pidfd, handle, plan
 
 
 def finish(

@@ -54,7 +54,6 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _namespaces: Namespaces | None = None
     _patience: float | None = None
     _program_pid = 0
-    body: Body = "inline"
 
     def __init__(
         self,
@@ -198,7 +197,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             fds = table(streams, pass_fds, self._fd_map)
         else:
             fds = tuple(streams)
-        child = launch(
+        self.pid, self._pidfd, self._handle, self._plan = launch(
             spec,
             args,
             executable,
@@ -211,9 +210,10 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._patience,
         )
         self._executable = executable
-        self.pid, self._pidfd, self.body, self._handle, self._plan = child
         if self._pidfd >= 0:
-            self._set_up()
+            self._child_created = True
+            if self._pause or self._hold:
+                self._at_checkpoint()
         # Else it is busy yet, and who has set _patience awaits _finish().
         self._close_pipe_fds(  # type: ignore[attr-defined]
             p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
@@ -231,7 +231,9 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 self.pid, self._pidfd, self._handle = finish(
                     handle, self._plan, self._spec, self.args, self._executable, left
                 )
-            self._set_up()
+            self._child_created = True
+            if self._pause or self._hold:
+                self._at_checkpoint()
         except BaseException:
             self._drop()
             raise
@@ -258,11 +260,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         assert self.returncode is not None
         return self.returncode
 
-    def _set_up(self) -> None:
-        """The child is set up: it runs, or waits at its checkpoint."""
-        self._child_created = True
-        if not (self._pause or self._hold):
-            return
+    def _at_checkpoint(self) -> None:
+        """The child is set up, and waits: hold what shall be held."""
         self._paused = True
         try:
             self._namespaces = namespaces(self, self._hold or None)
@@ -286,8 +285,11 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             if not lock.acquire(False):
                 return None  # another thread is waiting; nothing is known yet
             try:
-                if self.returncode is None and self._reap(0) is not None:
-                    self._end_of_program()
+                if self._paused and _deadstate is not None:  # dropped, and nobody can resume it
+                    self.kill()
+                    self._reap(None)
+                if self.returncode is None:
+                    self._reap(0)
             except _error:
                 if _deadstate is not None:
                     self.returncode = _deadstate
@@ -312,6 +314,11 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._pidfd = -1  # C has reaped the child and closed it
             self.returncode = 127
             raise
+
+    @property
+    def body(self) -> Body:
+        """Where the set-up ran; chosen by what it has to do."""
+        return self._plan.body
 
     @property
     def namespaces(self) -> Namespaces:
@@ -352,23 +359,10 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._program_pid = child_with_inner_pid(self.pid, self.inner_pid)
         return self._program_pid
 
-    def _end_of_program(self) -> None:
-        """The init is reaped: what its program ended with is in its record."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            self._inner_pid, status = _native.report(handle)
-            if status is not None and (self.returncode or 0) >= 0:
-                self.returncode = os.waitstatus_to_exitcode(status)
-
     def communicate(self, input: Any = None, timeout: float | None = None) -> Any:
         """As subprocess.Popen.communicate.  RuntimeError while the process is paused."""
         self._refuse_paused()
         return super().communicate(input, timeout)
-
-    def wait(self, timeout: float | None = None) -> int:
-        """As subprocess.Popen.wait.  RuntimeError while the process is paused."""
-        self._refuse_paused()
-        return super().wait(timeout)
 
     def __exit__(self, *exception: Any) -> None:
         if self._paused:
@@ -399,23 +393,17 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             pass
         return False
 
-    def __del__(self, *bound: Any) -> None:
-        if self._paused:
-            self.kill()
-            self._wait(None)
-        super().__del__(*bound)  # type: ignore[misc]
-
     def _wait(self, timeout: float | None) -> int:
+        if self._paused:
+            self._refuse_paused()
         if self.returncode is None:
             limit = -1 if timeout is None else max(timeout, 0)
             lock = self._waitpid_lock  # type: ignore[attr-defined]
             if not lock.acquire(timeout=limit):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             try:
-                if self.returncode is None:
-                    if self._reap(timeout) is None:
-                        raise subprocess.TimeoutExpired(self.args, timeout or 0)
-                    self._end_of_program()
+                if self.returncode is None and self._reap(timeout) is None:
+                    raise subprocess.TimeoutExpired(self.args, timeout or 0)
             finally:
                 lock.release()
         assert self.returncode is not None

@@ -38,9 +38,13 @@ class PidfdChild:
     pid: int
     returncode: int | None
     _pidfd: int
+    _handle: Any
+    _inner_pid: int
     _fd_lock: threading.Lock
 
-    def _reap(self, timeout: float | None, _wait: Any = _native.wait) -> int | None:
+    def _reap(
+        self, timeout: float | None, _wait: Any = _native.wait, _close: Any = os.close
+    ) -> int | None:
         """Wait; the caller holds the lock against other waiters."""
         if self._pidfd < 0:
             # Waited for already, and somebody has taken the return code away again: subprocess's
@@ -49,15 +53,19 @@ class PidfdChild:
             return 0
         code: int | None = _wait(self._pidfd, timeout)
         if code is not None:
-            self.returncode = code
-            self._close_pidfd()
+            self.returncode = code if self._handle is None else self._program_code(code)
+            with self._fd_lock:
+                pidfd, self._pidfd = self._pidfd, -1
+                _close(pidfd)
         return code
 
-    def _close_pidfd(self, _close: Any = os.close) -> None:
-        with self._fd_lock:
-            pidfd, self._pidfd = self._pidfd, -1
-            if pidfd >= 0:
-                _close(pidfd)
+    def _program_code(self, code: int) -> int:
+        """An init has ended with *code*: what its program ended with is in its record."""
+        handle, self._handle = self._handle, None
+        self._inner_pid, status = _native.report(handle)
+        if status is None or code < 0:
+            return code
+        return os.waitstatus_to_exitcode(status)
 
     def _signal(self, sig: int) -> None:
         with self._fd_lock:
@@ -85,13 +93,14 @@ class Process(PidfdChild):
     Used as a context manager it waits at the end, as subprocess.Popen does.
     """
 
-    __slots__ = ("args", "pid", "returncode", "_pidfd", "_fd_lock", "_wait_lock", "__weakref__")
+    __slots__ = ("args", "pid", "returncode", "_pidfd", "_handle", "_inner_pid", "_fd_lock", "_wait_lock", "__weakref__")
 
-    def __init__(self, args: Any, pid: int, pidfd: int) -> None:
+    def __init__(self, args: Any, pid: int, pidfd: int, handle: Any = None) -> None:
         self.args = args
         self.pid = pid
         self.returncode = None
         self._pidfd = pidfd
+        self._handle = handle
         self._fd_lock = threading.Lock()
         self._wait_lock = threading.Lock()
 

@@ -63,8 +63,10 @@ def spawn(
     streams, devnull = standard_streams(stdin, stdout, stderr)
     try:
         fds = table(streams, pass_fds, fd_map) if streams or pass_fds or fd_map else ()
-        child = launch(spec, argv, executable, env, fds, close_fds, True, spawn_timeout)
+        pid, pidfd, handle, _ = launch(
+            spec, argv, executable, env, fds, close_fds, True, spawn_timeout
+        )
     finally:
         if devnull >= 0:
             os.close(devnull)
-    return Process(args, child.pid, child.pidfd)
+    return Process(args, pid, pidfd, handle)
