@@ -48,7 +48,7 @@ struct nsx_record {
     uint32_t step;   /* the step being run */
     uint32_t failed; /* 1: that step failed, errno and aux say how */
     int32_t error;
-    int32_t aux;     /* which part of the step: each step says */
+    int32_t aux; /* which part of the step: each step says */
 };
 
 /* One descriptor of the child.  Sorted by child. */
@@ -75,8 +75,8 @@ struct nsx_plan {
     uint32_t euid, egid;    /* the caller's, for maps of its own id */
     int32_t parent_pidfd;   /* for a child at its gate; else -1 */
     uint32_t reserved;
-    uint64_t sigmask;       /* the caller's, restored before exec */
-    uint64_t entry;         /* clone(entry): function and argument */
+    uint64_t sigmask; /* the caller's, restored before exec */
+    uint64_t entry;   /* clone(entry): function and argument */
     uint64_t entry_arg;
 };
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from . import _native
 from ._launch import Plan, fail, plan_of, resolve
 from ._process import Process, _abandoned, sweep
 from ._spec import Spec
+
+if TYPE_CHECKING:
+    from ._keywords import SandboxFields
 
 _WHY_NOT_PYTHON = (
     "entry must be a C function, not Python code: in a clone the interpreter's locks may be held "
@@ -85,7 +88,7 @@ def clone(
     stack_size: int = 1 << 20,
     sandbox: Spec | None = None,
     spawn_timeout: float | None = None,
-    **fields: Any,
+    **fields: Unpack[SandboxFields],
 ) -> Process:
     """Run a C function, ``int entry(void *arg)``, in a child of its own; return the Process.
 

@@ -108,7 +108,7 @@ def _process_steps(spec: Spec) -> list[Step]:
         steps.append(("setsid",))
     if spec.process_group is not None:
         steps.append(("setpgid", spec.process_group))
-    for name, (soft, hard) in spec.rlimits.items():  # type: ignore[misc]
+    for name, (soft, hard) in spec.rlimits.items():  # type: ignore[misc, str-unpack]
         steps.append(("rlimit", rlimit_number(name), soft, hard))
     if spec.affinity is not None:
         steps.append(("affinity", _cpu_mask(spec.affinity)))  # type: ignore[arg-type]

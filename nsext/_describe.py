@@ -54,7 +54,7 @@ def describe(step: Step) -> str:
     if name in _PLAIN:
         return _PLAIN[name]
     match name, args:
-        case ("gid_map" | "uid_map"), (inside,):
+        case (("gid_map" | "uid_map"), (inside,)):
             who = "itself" if inside == -1 else str(inside)
             return f"map the own {name[0]}id to {who} in /proc/self/{name}"
         case "unshare", (flags,):

@@ -109,9 +109,7 @@ def launch(
     plan = plan_of(spec, restore_signals)
     if env is UNSET:
         env = spec.env
-    pid, pidfd, failure = _native.spawn(
-        plan.blob, args, executable, env, fds, close_fds, timeout
-    )
+    pid, pidfd, failure = _native.spawn(plan.blob, args, executable, env, fds, close_fds, timeout)
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout)
     return pid, pidfd

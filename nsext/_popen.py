@@ -190,7 +190,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     def _internal_poll(
         self, _deadstate: int | None = None, _error: type[OSError] = OSError
     ) -> int | None:
-        if self.returncode is None and self._child_created:  # type: ignore[attr-defined]
+        if self.returncode is None and self._child_created:
             lock = self._waitpid_lock  # type: ignore[attr-defined]
             if not lock.acquire(False):
                 return None  # another thread is waiting; nothing is known yet
@@ -223,5 +223,3 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self.poll()
         if self.returncode is None:
             self._signal(sig)
-
-

@@ -44,17 +44,17 @@ class PidfdChild:
         if self._pidfd < 0:
             # Waited for already, and somebody has taken the return code away again: subprocess's
             # rule for a child that is no longer ours.
-            self.returncode = 0
+            self.returncode = 0  # type: ignore[misc]
             return 0
         code: int | None = _wait(self._pidfd, timeout)
         if code is not None:
-            self.returncode = code
+            self.returncode = code  # type: ignore[misc]
             self._close_pidfd()
         return code
 
     def _close_pidfd(self, _close: Any = os.close) -> None:
         with self._fd_lock:
-            pidfd, self._pidfd = self._pidfd, -1
+            pidfd, self._pidfd = self._pidfd, -1  # type: ignore[misc]
             if pidfd >= 0:
                 _close(pidfd)
 

@@ -37,7 +37,8 @@ static struct nsx_slot *slot_map(size_t stack_size, size_t room, int shared)
     const size_t tail = pages(room + sizeof(struct nsx_slot) + 64);
     const size_t size = guard + stack + tail;
     const int anonymous = MAP_ANONYMOUS | MAP_NORESERVE;
-    char *map = mmap(NULL, size, PROT_READ | PROT_WRITE, anonymous | MAP_PRIVATE | MAP_STACK, -1, 0);
+    char *map =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, anonymous | MAP_PRIVATE | MAP_STACK, -1, 0);
     if (map == MAP_FAILED)
         return NULL;
     /* A child in a copy of our memory reports through a shared plan; its stack

@@ -17,8 +17,8 @@ struct nsx_slot {
     void *map;
     size_t map_size;
     size_t stack_size;
-    size_t room;          /* bytes for the plan */
-    size_t used;          /* bytes taken by nsx_slot_append() */
+    size_t room;           /* bytes for the plan */
+    size_t used;           /* bytes taken by nsx_slot_append() */
     struct nsx_slot *next; /* in limbo */
     int pidfd;             /* in limbo */
     int shared;            /* the plan is MAP_SHARED, for a child with its own memory */

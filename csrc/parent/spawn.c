@@ -123,8 +123,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     if (is_gated(plan)) {
         if (nsx_clone_blocks) /* nobody would be awake to open the gate */
             return fail(spawn, (struct nsx_failure){.step = 0, .error = ENOSYS});
-        plan->parent_pidfd =
-            above_stdio((int)syscall(__NR_pidfd_open, getpid(), 0));
+        plan->parent_pidfd = above_stdio((int)syscall(__NR_pidfd_open, getpid(), 0));
         if (plan->parent_pidfd < 0)
             return fail(spawn, (struct nsx_failure){.step = -1, .error = errno});
     }
@@ -197,8 +196,8 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
     if (!record.failed) {
         struct nsx_end end = {0};
         if (last) {
-            if (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1 || end.exited ||
-                !end.status_known || !never_executed(spawn->pid))
+            if (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1 || end.exited || !end.status_known ||
+                !never_executed(spawn->pid))
                 return started(spawn);
         } else if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) != 1 || end.exited) {
             end.status = 0;

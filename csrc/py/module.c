@@ -81,7 +81,7 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
+    .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "nsext._native",
     .m_size = sizeof(struct native_state),
     .m_methods = methods,

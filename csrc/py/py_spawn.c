@@ -60,7 +60,9 @@ static PyObject *run(struct nsx_spawn *spawn, int64_t timeout)
     if (state == NSX_STARTED)
         return result_started(spawn);
     const struct nsx_failure *failure = &spawn->failure;
-    return result_failed(failure->step < 0 ? "clone" : failure->signal ? "killed" : "step",
+    return result_failed(failure->step < 0 ? "clone"
+                         : failure->signal ? "killed"
+                                           : "step",
                          failure);
 }
 
