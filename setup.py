@@ -27,16 +27,23 @@ WARNINGS = [
     "-fvisibility=hidden",
 ]
 
-# What runs in the child must not call into libc, TLS or a sanitizer's runtime (csrc/child/child.h).
+# What runs in the child must not call into libc, TLS or a sanitizer's runtime (csrc/child/child.h),
+# whatever CFLAGS ask for.
 CHILD_FLAGS = [
     "-ffreestanding",
     "-fno-builtin",
     "-fno-stack-protector",
     "-fno-sanitize=all",
     "-fno-exceptions",
+    "-fno-lto",
     "-U_FORTIFY_SOURCE",
     "-O2",
 ]
+
+CHILD = sorted(glob("csrc/child/*.c"))
+IN_HELPER = sorted(glob("csrc/helper/*.c"))
+HEADERS = sorted([*glob("csrc/**/*.h", recursive=True), "csrc/steps.def"])
+EXPORTS = "csrc/exports.map"  # the bounds of a section (__start_*) would be visible without
 
 
 # The helper: the same sources as a static program without libc, at an address of its own.
@@ -44,7 +51,6 @@ HELPER_FLAGS = [
     *CHILD_FLAGS,
     "-DNSX_HELPER",
     "-Os",
-    "-fno-lto",
     "-fno-pic",
     "-fno-pie",
     "-fno-asynchronous-unwind-tables",
@@ -68,7 +74,7 @@ class BuildExt(build_ext):
     def build_helper(self, ext: Extension) -> None:
         """Build nsext/nsext-helper beside the extension."""
         objects = self.compiler.compile(
-            ["csrc/plan.c", *sorted(glob("csrc/child/*.c") + glob("csrc/helper/*.c"))],
+            ["csrc/plan.c", *CHILD, *IN_HELPER],
             output_dir=os.path.join(self.build_temp, "helper"),
             depends=ext.depends,
             debug=self.debug,
@@ -91,10 +97,13 @@ class BuildExt(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         self.build_helper(ext)
+        # An interpreter with an rpath hands it on to its extensions, which need no libpython.
+        self.compiler.linker_so = [
+            word for word in self.compiler.linker_so if not word.startswith("-Wl,-rpath")
+        ]
         ext.extra_objects = self.compiler.compile(
-            sorted(glob("csrc/child/*.c")),
+            CHILD,
             output_dir=self.build_temp,
-            depends=ext.depends,
             debug=self.debug,
             extra_postargs=[*WARNINGS, *CHILD_FLAGS],
         )
@@ -106,10 +115,11 @@ setup(
         Extension(
             "nsext._native",
             sources=sorted(["csrc/plan.c", *glob("csrc/parent/*.c"), *glob("csrc/py/*.c")]),
-            depends=sorted([*glob("csrc/**/*.h", recursive=True), "csrc/steps.def"]),
+            # setuptools compiles all or nothing, and looks at the times of these and the sources.
+            depends=[*HEADERS, *CHILD, *IN_HELPER, EXPORTS, "setup.py"],
             define_macros=[("Py_LIMITED_API", "0x030c0000")] if ABI3 else [],
             extra_compile_args=WARNINGS,
-            extra_link_args=["-Wl,-z,now", "-Wl,-z,noexecstack"],
+            extra_link_args=["-Wl,-z,now", "-Wl,-z,noexecstack", f"-Wl,--version-script={EXPORTS}"],
             py_limited_api=ABI3,
         )
     ],

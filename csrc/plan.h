@@ -43,20 +43,20 @@ struct nsx_blob {
 
 /* What the child reports.  The parent reads it when ctid has become 0. */
 struct nsx_record {
-    uint32_t ctid;   /* futex; 1 until the child has left this memory (CLEARTID) */
-    uint32_t hold;   /* robust futex of a child in the helper; OWNER_DIED when it left */
-    uint32_t gate;   /* futex; 1: the id maps are written */
-    uint32_t relay;  /* futex; 1: the caller holds the second clone's pidfd */
+    uint32_t ctid;      /* futex; 1 until the child has left this memory (CLEARTID) */
+    uint32_t hold;      /* robust futex of a child in the helper; OWNER_DIED when it left */
+    uint32_t gate;      /* futex; 1: the id maps are written */
+    uint32_t relay;     /* futex; 1: the caller holds the second clone's pidfd */
     uint32_t relay_pid; /* of the second clone, as the caller sees it; 0: none yet */
-    uint32_t paused; /* 1: the child waits at its checkpoint */
-    uint32_t resume; /* futex; 1: go on */
-    uint32_t step;   /* the step being run */
-    uint32_t failed; /* 1: that step failed, errno and aux say how */
+    uint32_t paused;    /* 1: the child waits at its checkpoint */
+    uint32_t resume;    /* futex; 1: go on */
+    uint32_t step;      /* the step being run */
+    uint32_t failed;    /* 1: that step failed, errno and aux say how */
     int32_t error;
     int32_t inner_pid; /* of the program, as it sees itself */
     int32_t status;    /* init: wait status of the program, when ended is 1 */
     uint32_t ended;
-    int32_t aux;     /* which part of the step: each step says */
+    int32_t aux; /* which part of the step: each step says */
 };
 
 /* One descriptor of the child.  Sorted by child. */
@@ -90,22 +90,22 @@ enum nsx_plan_flag {
 struct nsx_plan {
     struct nsx_record record;
     uint32_t flags;
-    uint32_t blob;          /* offset of struct nsx_blob */
-    uint32_t argv, envp;    /* offsets of NULL-terminated arrays of offsets, which */
-    uint32_t argc, envc;    /*   the child turns into pointers */
-    uint32_t execs, nexecs; /* candidates for the program, as offsets likewise */
-    uint32_t fds, nfds;     /* struct nsx_fd */
-    uint32_t joins, njoins; /* struct nsx_join */
-    uint32_t euid, egid;    /* the caller's, for maps of its own id */
-    int32_t parent_pidfd;   /* for a child that waits for the parent; else -1 */
-    int32_t plan_fd;        /* memfd of this plan; -1: inline */
-    int32_t proc_fd;        /* the caller's own /proc, opened before a join; -1 */
-    int32_t helper_fd;      /* the helper's image */
-    uint32_t helper_path;   /* the same as a file, for where the fd cannot be executed */
-    uint32_t size;          /* bytes of the plan in use */
+    uint32_t blob;           /* offset of struct nsx_blob */
+    uint32_t argv, envp;     /* offsets of NULL-terminated arrays of offsets, which */
+    uint32_t argc, envc;     /*   the child turns into pointers */
+    uint32_t execs, nexecs;  /* candidates for the program, as offsets likewise */
+    uint32_t fds, nfds;      /* struct nsx_fd */
+    uint32_t joins, njoins;  /* struct nsx_join */
+    uint32_t euid, egid;     /* the caller's, for maps of its own id */
+    int32_t parent_pidfd;    /* for a child that waits for the parent; else -1 */
+    int32_t plan_fd;         /* memfd of this plan; -1: inline */
+    int32_t proc_fd;         /* the caller's own /proc, opened before a join; -1 */
+    int32_t helper_fd;       /* the helper's image */
+    uint32_t helper_path;    /* the same as a file, for where the fd cannot be executed */
+    uint32_t size;           /* bytes of the plan in use */
     uint32_t inheritable[2]; /* NSX_RAISED: the set to go back to */
-    uint64_t sigmask;       /* the caller's, restored before exec */
-    uint64_t entry;         /* clone(entry): function and argument */
+    uint64_t sigmask;        /* the caller's, restored before exec */
+    uint64_t entry;          /* clone(entry): function and argument */
     uint64_t entry_arg;
 };
 

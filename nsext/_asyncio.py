@@ -244,5 +244,3 @@ async def create_subprocess_shell(
         raise ValueError("cmd must be a string")
     kwargs.update(stdin=stdin, stdout=stdout, stderr=stderr, shell=True)
     return await _create(cmd, limit, kwargs)
-
-

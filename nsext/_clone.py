@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from . import _native
 from ._launch import Plan, fail, plan_of, resolve
 from ._process import Process, _abandoned, sweep
 from ._spec import Spec
+
+if TYPE_CHECKING:
+    from ._keywords import SandboxFields
 
 _WHY_NOT_PYTHON = (
     "entry must be a C function, not Python code: in a clone the interpreter's locks may be held "
@@ -85,7 +88,7 @@ def clone(
     stack_size: int = 1 << 20,
     sandbox: Spec | None = None,
     spawn_timeout: float | None = None,
-    **fields: Any,
+    **fields: Unpack[SandboxFields],
 ) -> Process:
     """Run a C function, ``int entry(void *arg)``, in a child of its own; return the Process.
 
@@ -115,9 +118,7 @@ def clone(
         sweep()
     sys.audit("nsext.clone", address, spec)
     plan: Plan = plan_of(spec, True, "copy")
-    pid, pidfd, failure, _ = _native.clone(
-        plan.blob, address, argument, stack_size, spawn_timeout
-    )
+    pid, pidfd, failure, _ = _native.clone(plan.blob, address, argument, stack_size, spawn_timeout)
     if failure is not None:
         fail(failure, plan, spec, "", f"entry {address:#x}", spawn_timeout)
     return Process(f"entry {address:#x}", pid, pidfd)

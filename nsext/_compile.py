@@ -168,7 +168,7 @@ def _init_step(spec: Spec) -> Step:
 
 def _process_steps(spec: Spec) -> list[Step]:
     steps: list[Step] = []
-    for name, (soft, hard) in spec.rlimits.items():  # type: ignore[misc]
+    for name, (soft, hard) in spec.rlimits.items():  # type: ignore[misc, str-unpack]
         steps.append(("rlimit", rlimit_number(name), soft, hard))
     if spec.affinity is not None:
         steps.append(("affinity", _cpu_mask(spec.affinity)))  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def describe(step: Step) -> str:
     if name in _PLAIN:
         return _PLAIN[name]
     match name, args:
-        case ("gid_map" | "uid_map"), (inside,):
+        case (("gid_map" | "uid_map"), (inside,)):
             who = "itself" if inside == -1 else str(inside)
             return f"map the own {name[0]}id to {who} in /proc/self/{name}"
         case "unshare", (flags,):
@@ -104,7 +104,7 @@ def describe(step: Step) -> str:
 def describe_failure(step: Step, aux: int) -> str:
     """As describe(), with the part of the step that failed where that says more."""
     name = step[0]
-    if name == "fds" or name == "helper" and aux > 0:
+    if name == "fds" or (name == "helper" and aux > 0):
         return f"pass file descriptor {aux}" if aux >= 0 else "close file descriptors"
     if name == "join" and aux > 0:
         return f"join {kind_names(aux)} namespace"

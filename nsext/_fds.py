@@ -17,7 +17,7 @@ class HasFileno(Protocol):
 def fileno(file: Any) -> int:
     """The descriptor of an int or of an object that has one."""
     if isinstance(file, bool) or not isinstance(file, int):
-        number = file.fileno()
+        number = file.fileno()  # type: ignore[union-attr]
     else:
         number = file
     if number < 0:

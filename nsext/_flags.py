@@ -61,7 +61,9 @@ def parse_kinds(value: Kinds) -> CloneFlags:
         if not isinstance(name, str):
             raise TypeError(f"a namespace kind is a str, not {type(name).__name__}")
         if name not in BY_KIND:
-            raise ValueError(f"unknown namespace kind {name!r}: one of {' '.join(BY_KIND)}, or 'all'")
+            raise ValueError(
+                f"unknown namespace kind {name!r}: one of {' '.join(BY_KIND)}, or 'all'"
+            )
         flags |= BY_KIND[name]
     return flags
 

@@ -16,9 +16,9 @@ from ._compile import Body, Compiled, body_of, compile
 from ._describe import describe_failure, step_path
 from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
 from ._flags import CloneFlags
+from ._hints import clone_hint, step_hint
 from ._join import open_joins
 from ._keeper import lives_as_long_as_the_process, on_lasting_thread
-from ._hints import clone_hint, step_hint
 from ._spec import FIELDS, Spec, has_names
 
 EMPTY = Spec()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 
-
 def inner_pid(pid: int) -> int:
     """The id that a process has in its own pid namespace (NSpid of proc(5))."""
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:

@@ -11,9 +11,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from ._fds import table
 from . import _native
 from ._compile import Body
+from ._fds import table
 from ._flags import CloneFlags, Kinds, parse_kinds
 from ._launch import UNSET, finish, launch, resolve, resume
 from ._namespace import Namespaces, namespaces
@@ -280,7 +280,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     def _internal_poll(
         self, _deadstate: int | None = None, _error: type[OSError] = OSError
     ) -> int | None:
-        if self.returncode is None and self._child_created:  # type: ignore[attr-defined]
+        if self.returncode is None and self._child_created:
             lock = self._waitpid_lock  # type: ignore[attr-defined]
             if not lock.acquire(False):
                 return None  # another thread is waiting; nothing is known yet
@@ -381,7 +381,9 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         """
         new = self._plan.compiled.clone_flags
         first = new & CloneFlags.NEWPID and not self._spec.init
-        self.send_signal(signal.SIGKILL if first and not self._handles_sigterm() else signal.SIGTERM)
+        self.send_signal(
+            signal.SIGKILL if first and not self._handles_sigterm() else signal.SIGTERM
+        )
 
     def _handles_sigterm(self) -> bool:
         try:
@@ -414,5 +416,3 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self.poll()
         if self.returncode is None:
             self._signal(sig)
-
-

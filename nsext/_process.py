@@ -49,7 +49,7 @@ class PidfdChild:
         if self._pidfd < 0:
             # Waited for already, and somebody has taken the return code away again: subprocess's
             # rule for a child that is no longer ours.
-            self.returncode = 0
+            self.returncode = 0  # type: ignore[misc]
             return 0
         code: int | None = _wait(self._pidfd, timeout)
         if code is not None:
@@ -93,7 +93,17 @@ class Process(PidfdChild):
     Used as a context manager it waits at the end, as subprocess.Popen does.
     """
 
-    __slots__ = ("args", "pid", "returncode", "_pidfd", "_handle", "_inner_pid", "_fd_lock", "_wait_lock", "__weakref__")
+    __slots__ = (
+        "args",
+        "pid",
+        "returncode",
+        "_pidfd",
+        "_handle",
+        "_inner_pid",
+        "_fd_lock",
+        "_wait_lock",
+        "__weakref__",
+    )
 
     def __init__(self, args: Any, pid: int, pidfd: int, handle: Any = None) -> None:
         self.args = args

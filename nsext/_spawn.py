@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ._fds import HasFileno, standard_streams, table
 from ._launch import UNSET, launch, resolve
 from ._process import Process, _abandoned, sweep
 from ._spec import Spec, StrOrBytesPath
+
+if TYPE_CHECKING:
+    from ._keywords import SandboxFields
 
 Args = StrOrBytesPath | Sequence[StrOrBytesPath]
 File = int | HasFileno | None
@@ -21,10 +24,10 @@ def argument_list(args: Any) -> list[Any]:
     """*args* as subprocess takes them, as a list.  Raises ValueError where it is empty."""
     if isinstance(args, (str, bytes, os.PathLike)):
         return [args]
-    args = list(args)
-    if not args:
+    argv = list(args)
+    if not argv:
         raise ValueError("args is empty: the program is its first item")
-    return args
+    return argv
 
 
 def spawn(
@@ -39,7 +42,7 @@ def spawn(
     close_fds: bool = True,
     fd_map: Mapping[int, int | HasFileno] = _NO_FDS,
     spawn_timeout: float | None = None,
-    **fields: Any,
+    **fields: Unpack[SandboxFields],
 ) -> Process:
     """Start a program and return its Process.
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from . import _values
+from ._flags import CloneFlags, Kinds, kind_names, parse_kinds
+from ._frozen import FrozenMap
 from ._join import Join, Joins
 from ._join import normal as normal_join
-from ._flags import CloneFlags, Kinds, kind_names, parse_kinds
+
+if TYPE_CHECKING:
+    from ._keywords import SandboxFields
 
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 IdMap = Literal["root", "self"] | int | Sequence[tuple[int, int, int]]
 Size = int | str
 Propagation = Literal["private", "slave", "shared", "unchanged"]
+Limit = Size | tuple[Size, Size]
+Rlimits = Mapping[str, Limit] | Mapping[int, Limit] | Mapping[str | int, Limit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -40,7 +46,7 @@ class Spec:
     umask: int = -1
     start_new_session: bool = False
     process_group: int | None = None
-    rlimits: Mapping[str | int, Size | tuple[Size, Size]] = field(default_factory=dict)
+    rlimits: Rlimits = field(default_factory=dict)
     affinity: Iterable[int] | None = None
     nice: int | None = None
     init: bool = False
@@ -80,7 +86,7 @@ class Spec:
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), {name: getattr(self, name) for name in _DEFAULTS})
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Unpack[SandboxFields]) -> Self:
         """Return a copy with these fields replaced, each as a whole."""
         values = {name: getattr(self, name) for name in _DEFAULTS}
         unknown = changes.keys() - values.keys()
@@ -105,7 +111,7 @@ class _Nanoseconds(dict[str, int]):
 
 
 def _time_offsets(value: Any) -> Any:
-    return _values.FrozenMap(value) if type(value) is _Nanoseconds else _values.time_offsets(value)
+    return FrozenMap(value) if type(value) is _Nanoseconds else _values.time_offsets(value)
 
 
 def _rebuild(cls: type[Spec], values: dict[str, Any]) -> Spec:
@@ -190,9 +196,7 @@ def _check_namespaces(spec: Spec) -> None:
         asked = value is not None and value is not False and value != {} and value != "unchanged"
         if asked and not flags & flag:
             kind = kind_names(flag)
-            raise ValueError(
-                f"{name}= needs a new {kind} namespace: add {kind!r} to new="
-            )
+            raise ValueError(f"{name}= needs a new {kind} namespace: add {kind!r} to new=")
 
 
 def has_names(spec: Spec) -> bool:

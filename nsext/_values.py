@@ -11,6 +11,7 @@ import os
 import re
 import resource
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ._frozen import FrozenMap
@@ -54,7 +55,7 @@ def uts_name(value: Any, what: str) -> str:
 def path(value: Any, what: str) -> str | bytes:
     """A path without a NUL."""
     result = os.fspath(value)
-    if ("\0" if isinstance(result, str) else b"\0") in result:  # type: ignore[operator]
+    if ("\0" if isinstance(result, str) else b"\0") in result:
         raise ValueError(f"{what}: embedded null byte")
     return result  # type: ignore[no-any-return]
 
@@ -126,7 +127,9 @@ def time_offsets(value: Any) -> FrozenMap[str, int]:
         if clock not in ("boottime", "monotonic"):
             raise ValueError(f"unknown clock {clock!r}: 'boottime' or 'monotonic'")
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            raise TypeError(f"time_offsets[{clock!r}] must be seconds, not {type(seconds).__name__}")
+            raise TypeError(
+                f"time_offsets[{clock!r}] must be seconds, not {type(seconds).__name__}"
+            )
         if not math.isfinite(seconds) or abs(seconds) > 2**62 // 10**9:
             raise ValueError(f"time_offsets[{clock!r}] is out of range: {seconds}")
         whole = int(seconds)
@@ -136,7 +139,7 @@ def time_offsets(value: Any) -> FrozenMap[str, int]:
 
 def _check_overlap(ranges: Sequence[Range], side: int, what: str) -> None:
     spans = sorted((line[side], line[side] + line[2]) for line in ranges)
-    for (_, end), (start, _) in zip(spans, spans[1:]):
+    for (_, end), (start, _) in pairwise(spans):
         if start < end:
             name = ("inside", "outside")[side]
             raise ValueError(f"{what}: the {name} ranges overlap at {start}")

@@ -135,8 +135,8 @@ NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *ste
         long from = fd[i].moved >= 0 ? fd[i].moved : fd[i].parent;
         child->aux = fd[i].child;
         /* dup3(x, x) is EINVAL and dup2(x, x) keeps FD_CLOEXEC. */
-        long error = from == fd[i].child ? sys_fcntl(from, F_SETFD_, 0)
-                                         : sys_dup3(from, fd[i].child, 0);
+        long error =
+            from == fd[i].child ? sys_fcntl(from, F_SETFD_, 0) : sys_dup3(from, fd[i].child, 0);
         if (error < 0)
             return error;
     }

@@ -88,7 +88,7 @@ NSX_CHILD_CODE long step_helper(struct nsx_child *child, const struct nsx_step *
 {
     struct nsx_plan *plan = child->plan;
     char number[12];
-    const uintptr_t argv[3] = {(uintptr_t) "nsext-helper", (uintptr_t)number, 0};
+    const uintptr_t argv[3] = {(uintptr_t)"nsext-helper", (uintptr_t)number, 0};
     const uintptr_t envp[1] = {0};
     uint32_t value = (uint32_t)plan->plan_fd;
     int at = (int)sizeof number - 1;

@@ -13,8 +13,7 @@ NSX_CHILD_CODE long step_relay(struct nsx_child *child, const struct nsx_step *s
     struct nsx_plan *plan = child->plan;
     struct nsx_record *record = &plan->record;
     const long slice[2] = {0, 50 * 1000 * 1000};
-    const long flags =
-        (long)step->arg[0] | NSX_CLONE_PARENT | CLONE_PARENT_SETTID_ | NSX_SIGCHLD;
+    const long flags = (long)step->arg[0] | NSX_CLONE_PARENT | CLONE_PARENT_SETTID_ | NSX_SIGCHLD;
 
     long pid = nsx_syscall(__NR_clone, flags, 0, NSX_P(&record->relay_pid), 0, 0, 0);
     if (pid < 0)

@@ -25,19 +25,19 @@ struct nsx_slot {
     size_t map_size;
     size_t stack_size;
     struct nsx_plan *plan;
-    size_t room;          /* bytes for the plan */
-    size_t used;          /* bytes taken by nsx_slot_append() */
+    size_t room;           /* bytes for the plan */
+    size_t used;           /* bytes taken by nsx_slot_append() */
     struct nsx_slot *next; /* in limbo */
     int pidfd;             /* in limbo */
     enum nsx_slot_kind kind;
-    int memfd;             /* NSX_SLOT_MEMFD: of the plan */
-    uint64_t inode;        /* its, to see whether the number is still ours */
+    int memfd;      /* NSX_SLOT_MEMFD: of the plan */
+    uint64_t inode; /* its, to see whether the number is still ours */
 };
 
 struct nsx_pool {
     struct nsx_slot *free[NSX_KEPT_KINDS][NSX_POOL_SIZE]; /* taken and put by atomic exchange */
-    struct nsx_slot *limbo;               /* children that SIGKILL has not moved */
-    pid_t owner;                          /* a fork's copy of the pool is not for use */
+    struct nsx_slot *limbo;                               /* children that SIGKILL has not moved */
+    pid_t owner; /* a fork's copy of the pool is not for use */
 };
 
 /* The plan of a slot.  Moves when nsx_slot_append() has to grow the slot. */

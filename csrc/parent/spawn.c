@@ -268,8 +268,8 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
     if (!record.failed) {
         struct nsx_end end = {0};
         if (last) {
-            if (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1 || end.exited ||
-                !end.status_known || !never_executed(spawn->pid))
+            if (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1 || end.exited || !end.status_known ||
+                !never_executed(spawn->pid))
                 return started(spawn);
         } else if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) != 1) {
             end.status = 0;
@@ -360,8 +360,8 @@ void nsx_parent_abort(struct nsx_spawn *spawn, int *step_reached)
     nsx_parent_signal(spawn->pidfd, SIGKILL);
     /* What the helper has cloned meanwhile goes as well. */
     struct nsx_end end;
-    if (find(plan, NSX_OP_relay) && !spawn->relayed && nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) == 1 &&
-        take_over(spawn) == 0)
+    if (find(plan, NSX_OP_relay) && !spawn->relayed &&
+        nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) == 1 && take_over(spawn) == 0)
         nsx_parent_signal(spawn->pidfd, SIGKILL);
     bury(spawn);
 }

@@ -36,7 +36,8 @@ static int ask(int pidfd, int options, struct nsx_end *end)
 {
     siginfo_t info;
     info.si_pid = 0;
-    long error = nsx_syscall(__NR_waitid, NSX_P_PIDFD, pidfd, NSX_P(&info), WEXITED | ALL_CHILDREN | options, 0, 0);
+    long error = nsx_syscall(__NR_waitid, NSX_P_PIDFD, pidfd, NSX_P(&info),
+                             WEXITED | ALL_CHILDREN | options, 0, 0);
     if (error == -ECHILD) {
         /* Not ours to wait for, but perhaps not over yet either: a pidfd is
          * readable once the process has ended. */

@@ -8,7 +8,7 @@
 #define NSX_FOREVER INT64_MAX
 
 struct nsx_end {
-    int exited;     /* 1: exited with status; 0: killed by signal status */
+    int exited; /* 1: exited with status; 0: killed by signal status */
     int status;
     int status_known; /* 0: somebody else reaped it, and the kernel kept nothing */
 };

@@ -57,7 +57,8 @@ static PyMethodDef methods[] = {
     {"spawn", FAST(native_spawn), METH_FASTCALL,
      "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper, joins, patience)\n"
      "-> (pid, pidfd, failure, paused)"},
-    {"finish", FAST(native_finish), METH_FASTCALL, "finish(child, timeout, patience) -> as spawn()"},
+    {"finish", FAST(native_finish), METH_FASTCALL,
+     "finish(child, timeout, patience) -> as spawn()"},
     {"abort", FAST(native_abort), METH_FASTCALL, "abort(child): kill and reap it"},
     {"report", FAST(native_report), METH_FASTCALL,
      "report(child) -> (inner_pid, wait status or None)"},
@@ -87,7 +88,7 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
+    .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "nsext._native",
     .m_size = sizeof(struct native_state),
     .m_methods = methods,

@@ -18,7 +18,7 @@ static uint32_t put(struct writer *out, const void *data, size_t size)
         PyErr_SetString(PyExc_ValueError, "this description is too large");
         return 0;
     }
-    if (end > out->room) {
+    if (!out->bytes || end > out->room) {
         size_t room = end * 2;
         char *bytes = PyMem_Realloc(out->bytes, room);
         if (!bytes) {

@@ -70,7 +70,9 @@ static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state)
     if (state != NSX_FAILED)
         return keep_spawn(spawn);
     const struct nsx_failure *failure = &spawn->failure;
-    return result_failed(failure->step < 0 ? "clone" : failure->signal ? "killed" : "step",
+    return result_failed(failure->step < 0 ? "clone"
+                         : failure->signal ? "killed"
+                                           : "step",
                          failure);
 }
 
@@ -175,8 +177,8 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
         return PyErr_SetFromErrno(PyExc_OSError);
     if (plan_blob(&spawn.slot, args[0]) < 0 || plan_argv(&spawn.slot, args[1]) < 0 ||
         plan_env(&spawn.slot, args[3]) < 0 || plan_execs(&spawn.slot, args[2]) < 0 ||
-        plan_fds(&spawn.slot, args[4], args[5]) < 0 ||
-        plan_joins(&spawn.slot, args[8]) < 0 || plan_helper(state, &spawn.slot, args[7]) < 0) {
+        plan_fds(&spawn.slot, args[4], args[5]) < 0 || plan_joins(&spawn.slot, args[8]) < 0 ||
+        plan_helper(state, &spawn.slot, args[7]) < 0) {
         nsx_slot_put(spawn.pool, spawn.slot);
         return NULL;
     }

@@ -4,9 +4,15 @@ What cannot pass: tests that patch subprocess._fork_exec, that need preexec_fn, 
 os.waitpid, since waiting goes by pidfd.
 """
 
+import os
+import resource
 import subprocess
 import sys
 import unittest
+from pathlib import Path
+
+# Some tests skip themselves in a virtual environment: so this runs outside, on the source tree.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import nsext
 
@@ -29,6 +35,7 @@ EXCLUDED = {
     "test_extra_groups": "extra_groups= (next version)",
     "test_extra_groups_empty_list": "extra_groups= (next version)",
     "test_extra_groups_error": "extra_groups= (next version)",
+    "test_extra_groups_invalid_gid_t_values": "extra_groups= (next version)",
     "test_group_error": "group= (next version)",
     "test_user_error": "user= (next version)",
 }
@@ -43,8 +50,16 @@ def chosen(suite):
 
 
 def main():
-    import test.test_subprocess as module
+    try:
+        import test.test_subprocess as module
+    except ModuleNotFoundError as error:
+        print(f"{error}: this Python has no test suite of its own; nothing was run")
+        return os.environ.get("NSEXT_MUST_WORK") == "1"
 
+    # test_no_leaking opens files up to the limit, if that is below a thousand or so.
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (1000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
     suite = unittest.TestSuite(chosen(unittest.defaultTestLoader.loadTestsFromModule(module)))
     result = unittest.TextTestRunner(verbosity=1).run(suite)
     module.tearDownModule() if hasattr(module, "tearDownModule") else None

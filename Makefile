@@ -1,0 +1,160 @@
+# `make help` lists the targets.  Each does its own set-up, in a virtual environment.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+SOAK_ARGS ?=
+
+# A Python of one's own choice (make PYTHON=python3.13 test) has an environment of its own.
+ifndef VENV
+ifeq ($(origin PYTHON),file)
+VENV := .venv
+else
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))')
+endif
+endif
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+PATH := $(abspath $(VENV))/bin:$(PATH)
+export PATH
+
+C_FILES := $(shell find csrc -name '*.[ch]')
+NATIVE := $(C_FILES) csrc/steps.def csrc/exports.map setup.py
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-stdlib lint format bench wheel soak sanitize clean build
+
+help: ## this list
+	@echo 'make [PYTHON=python3.X] TARGET'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+demo: build ## run a program in new pid, uts, ipc and mnt namespaces, and show them
+	@$(PY) examples/demo.py
+
+test: build $(VENV)/.test ## all tests, with CPython's own of subprocess (NSEXT_MUST_WORK=1: skip none)
+	$(PY) -m pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-stdlib
+
+test-stdlib: build ## CPython's own test_subprocess, over nsext.Popen
+	@# By the environment's base, since some of them are skipped in an environment.
+	$$($(PY) -c 'import sys; print(sys._base_executable)') tests/stdlib/run_subprocess.py
+
+lint: build $(VENV)/.lint $(VENV)/.wheel ## style, types and warnings of Python, C and the packaging
+	ruff check
+	ruff format --check
+	mypy nsext tests/typing
+	@# Where there is a stub mypy reads nothing else: so once more, the sources.
+	@rm -rf build/lint && mkdir -p build/lint/nsext
+	@cp nsext/*.py nsext/_native.pyi build/lint/nsext
+	cd build/lint && mypy --config-file $(CURDIR)/pyproject.toml nsext
+	$(PY) -m mypy.stubtest nsext --concise --allowlist tools/stubtest.allow
+	clang-format --dry-run -Werror $(C_FILES)
+	CFLAGS='-O2 -Werror' $(PY) setup.py --quiet build_ext --build-temp build/lint --build-lib build/lint
+	@# gcc has an analyzer.
+	@if $${CC:-gcc} --version 2>/dev/null | grep -q 'Free Software'; then \
+	    echo 'gcc -fanalyzer'; \
+	    CFLAGS='-O2 -Werror -fanalyzer' $(PY) setup.py --quiet build_ext --force \
+	        --build-temp build/lint --build-lib build/lint; \
+	fi
+	$(PY) tools/wheels_planned.py
+	bash -n .ci/run
+
+format: $(VENV)/.lint ## rewrite Python and C in the style that lint asks for
+	ruff check --fix --exit-zero
+	ruff format
+	clang-format -i $(C_FILES)
+
+bench: build ## measure side by side with what else can spawn (BENCH_ARGS=...)
+	$(PY) benchmarks/bench.py $(BENCH_ARGS)
+
+soak: build $(VENV)/.test ## spawn for a long time and look for leaks (SOAK_ARGS=...)
+	$(PY) tests/soak.py $(SOAK_ARGS)
+
+# From the sdist, so that it is complete; not from build/, where old files may lie.
+wheel: build $(VENV)/.wheel ## build, check, install and try this machine's wheel
+	@rm -rf build/wheel && mkdir -p build/wheel
+	$(PY) -m build --no-isolation --outdir build/wheel >build/wheel/log 2>&1 \
+	    || { cat build/wheel/log; exit 1; }
+	twine check --strict build/wheel/*.tar.gz build/wheel/*.whl
+	auditwheel --verbose repair --wheel-dir build/wheel/repaired build/wheel/*.whl 2>build/wheel/log \
+	    || { cat build/wheel/log; exit 1; }
+	auditwheel show build/wheel/repaired/*.whl
+	$(PY) tools/wheel_check.py build/wheel/repaired/*.whl
+	@case $$(echo build/wheel/repaired/*.whl) in *abi3*) \
+	    set -x; abi3audit --strict --summary build/wheel/repaired/*.whl;; esac
+	$(PY) -m venv build/wheel/empty
+	build/wheel/empty/bin/python -m pip --disable-pip-version-check --quiet install --no-index \
+	    build/wheel/repaired/*.whl
+	cd build/wheel && empty/bin/python -I ../../tools/spawn_check.py
+	@mkdir -p wheelhouse && cp build/wheel/repaired/*.whl build/wheel/*.tar.gz wheelhouse
+	@ls wheelhouse
+
+# A copy of the tree, with its core built in place; the child's code stays without (setup.py).  Not
+# the test that counts memory: AddressSanitizer keeps what is freed.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+sanitize: build $(VENV)/.test ## the tests under AddressSanitizer and UBSan
+	@rm -rf build/sanitize && mkdir -p build/sanitize
+	@cp -r csrc nsext tests setup.py pyproject.toml README.md LICENSE build/sanitize
+	cd build/sanitize && CFLAGS='$(SANITIZE) -O1 -g' LDFLAGS='$(SANITIZE)' \
+	    $(abspath $(PY)) setup.py --quiet build_ext --inplace --force
+	cd build/sanitize && PYTHONMALLOC=malloc UBSAN_OPTIONS=print_stacktrace=1 \
+	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:handle_segv=0:handle_abort=0 \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    $(abspath $(PY)) -m pytest -k 'not nothing_grows' $(PYTEST_ARGS)
+
+clean: ## remove all that was made, environments too
+	rm -rf .venv .venv-* build dist wheelhouse *.egg-info nsext/*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- set-up: a stamp for each stage of the environment
+
+build: $(VENV)/.build
+
+# Registries have bad moments.
+define install
+	@for n in 1 2 3; do \
+	    $(PIP) install $(1) 2>$(VENV)/pip.log && exit 0; \
+	    cat $(VENV)/pip.log >&2; echo "pip failed ($$n of 3)" >&2; sleep $$((n * 3)); \
+	done; exit 1
+endef
+
+# Anew where its interpreter is gone.
+ifneq ($(wildcard $(VENV)/.venv),)
+ifneq ($(shell $(PY) -c 'print("ok")' 2>&1),ok)
+$(shell rm -rf $(VENV))
+endif
+endif
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "nsext needs Python 3.11 or newer, and $(PYTHON) is not: $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Another one: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; \
+	    sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || { \
+	    echo "Python.h is missing: install Python's headers (python3-dev, python3-devel)." >&2; exit 1; }
+	@test -x $(PY) || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); } || { \
+	    echo "python -m venv failed: it may be a package of its own (python3-venv)." >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.setuptools: pyproject.toml tools/requirements.py $(VENV)/.venv
+	@$(PY) tools/requirements.py build-system >$(VENV)/build.txt
+	$(call install,--requirement $(VENV)/build.txt)
+	@touch $@
+
+# setuptools compiles all when one of them has changed: sources, headers and steps.def, parent's
+# and child's alike (depends= in setup.py).
+$(VENV)/.build: $(NATIVE) pyproject.toml $(VENV)/.setuptools
+	@echo "building nsext._native"
+	@$(PIP) install --no-deps --no-build-isolation --config-settings editable_mode=compat \
+	    --editable . 2>$(VENV)/pip.log || { cat $(VENV)/pip.log >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.test $(VENV)/.lint $(VENV)/.wheel: $(VENV)/.%: pyproject.toml tools/requirements.py $(VENV)/.venv
+	@echo "installing what '$*' needs"
+	@$(PY) tools/requirements.py $* >$(VENV)/$*.txt
+	$(call install,--requirement $(VENV)/$*.txt)
+	@touch $@

@@ -1,0 +1,131 @@
+"""Keywords of the spawning functions, for type checkers: nothing here is used at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+from ._fds import HasFileno
+from ._flags import Kinds
+from ._spec import IdMap, Propagation, Rlimits, StrOrBytesPath
+
+Args = StrOrBytesPath | Sequence[StrOrBytesPath]
+File = int | HasFileno | None
+Env = Mapping[str, StrOrBytesPath] | Mapping[bytes, StrOrBytesPath]
+
+
+class NamespaceFields(TypedDict, total=False):
+    """Fields of Sandbox that are no arguments of subprocess.Popen."""
+
+    new: Kinds
+    uid_map: IdMap | None
+    gid_map: IdMap | None
+    hostname: str | None
+    domainname: str | None
+    time_offsets: Mapping[str, float]
+    loopback: bool | None
+    propagation: Propagation | None
+    proc: bool | None
+    rlimits: Rlimits
+    affinity: Iterable[int] | None
+    nice: int | None
+
+
+class SandboxFields(NamespaceFields, total=False):
+    """All fields of Sandbox."""
+
+    cwd: StrOrBytesPath | None
+    env: Env | None
+    user: str | int | None
+    group: str | int | None
+    extra_groups: Iterable[str | int] | None
+    umask: int
+    start_new_session: bool
+    process_group: int | None
+
+
+class PopenKeywords(NamespaceFields, total=False):
+    """What Popen takes by keyword only; text, encoding and errors apart."""
+
+    user: str | int | None
+    group: str | int | None
+    extra_groups: Iterable[str | int] | None
+    umask: int
+    pipesize: int
+    process_group: int | None
+    fd_map: Mapping[int, int | HasFileno]
+    spawn_timeout: float | None
+
+
+class RunKeywords(PopenKeywords, total=False):
+    """As PopenKeywords, for run()."""
+
+    capture_output: bool
+    check: bool
+    timeout: float | None
+
+
+class OutputKeywords(PopenKeywords, total=False):
+    """As PopenKeywords, for check_output()."""
+
+    timeout: float | None
+
+
+class _BoxPositional(TypedDict, total=False):
+    """What a Sandbox's methods take by keyword, and the functions by position too."""
+
+    bufsize: int
+    executable: StrOrBytesPath | None
+    stdin: File
+    stderr: File
+    preexec_fn: None
+    close_fds: bool
+    shell: bool
+    cwd: StrOrBytesPath | None
+    env: Env | None
+    startupinfo: Any
+    creationflags: int
+    restore_signals: bool
+    start_new_session: bool
+    pass_fds: Collection[int]
+
+
+class BoxPopenKeywords(_BoxPositional, PopenKeywords, total=False):
+    """For Sandbox.popen()."""
+
+    stdout: File
+
+
+class BoxRunKeywords(_BoxPositional, RunKeywords, total=False):
+    """For Sandbox.run()."""
+
+    stdout: File
+
+
+class BoxOutputKeywords(_BoxPositional, OutputKeywords, total=False):
+    """For Sandbox.check_output()."""
+
+
+class BoxCallKeywords(_BoxPositional, OutputKeywords, total=False):
+    """For Sandbox.call() and check_call()."""
+
+    stdout: File
+
+
+class ShellKeywords(_BoxPositional, OutputKeywords, total=False):
+    """For getoutput() and getstatusoutput()."""
+
+    input: str | None
+
+
+class SpawnKeywords(SandboxFields, total=False):
+    """For spawn()."""
+
+    stdin: File
+    stdout: File
+    stderr: File
+    executable: StrOrBytesPath | None
+    pass_fds: Iterable[int]
+    close_fds: bool
+    fd_map: Mapping[int, int | HasFileno]
+    spawn_timeout: float | None

@@ -1,0 +1,35 @@
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+_Failure: TypeAlias = tuple[str, int, int, int, int]  # kind, step, errno, aux, signal
+_Result: TypeAlias = tuple[int, int, _Failure | None]  # pid, pidfd
+
+CHILD_TEXT: Final[tuple[int, int]]
+STEPS: Final[dict[str, tuple[str, str]]]
+
+def pack(
+    new_flags: int,
+    steps: tuple[tuple[Any, ...], ...],
+    uid_map: bytes | None,
+    gid_map: bytes | None,
+    /,
+) -> bytes: ...
+def spawn(
+    blob: bytes,
+    argv: Iterable[Any],
+    executable: Any,
+    env: Mapping[Any, Any] | None,
+    fds: tuple[tuple[int, int], ...],
+    close_fds: bool,
+    timeout: float | None,
+    /,
+) -> _Result: ...
+def clone(
+    blob: bytes, entry: int, arg: int, stack_size: int, timeout: float | None, /
+) -> _Result: ...
+def wait(pidfd: int, timeout: float | None, /) -> int | None: ...
+def send_signal(pidfd: int, sig: int, /) -> None: ...
+def capsule_pointer(capsule: object, /) -> int: ...
+def unshare(flags: int, /) -> None: ...
+def setns(fd: int, nstype: int, /) -> None: ...
+def pidfd_open(pid: int, flags: int, /) -> int: ...
