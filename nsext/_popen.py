@@ -381,9 +381,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         """
         new = self._plan.compiled.clone_flags
         first = new & CloneFlags.NEWPID and not self._spec.init
-        self.send_signal(
-            signal.SIGKILL if first and not self._handles_sigterm() else signal.SIGTERM
-        )
+        dropped = first and not self._handles_sigterm()
+        self.send_signal(signal.SIGKILL if dropped else signal.SIGTERM)
 
     def _handles_sigterm(self) -> bool:
         try:

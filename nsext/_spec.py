@@ -210,8 +210,8 @@ def _check_names(spec: Spec) -> None:
     new = int(spec.new)  # type: ignore[arg-type]
     if (new | joined) & CloneFlags.NEWUSER and has_names(spec):
         raise ValueError(
-            "names of users and groups belong to the caller's passwd; in another user namespace say "
-            "user=, group= and extra_groups= as numbers"
+            "names of users and groups are those of the caller's passwd: in another user "
+            "namespace say user=, group= and extra_groups= as numbers"
         )
 
 

@@ -173,6 +173,10 @@ def id_map(value: Any, what: str) -> IdMapValue:
     return tuple(ranges)
 
 
+class IdRangeError(ValueError, OverflowError):
+    """An id out of range; subprocess raises one or the other, by how far."""
+
+
 def identity(value: Any, what: str) -> int | str:
     """A uid or gid, or the name of one."""
     if isinstance(value, str):
@@ -181,7 +185,7 @@ def identity(value: Any, what: str) -> int | str:
         return value
     number = integer(value, what)
     if not 0 <= number <= MAX_ID:
-        raise ValueError(f"{what}: {number} is no id (0 to {MAX_ID})")
+        raise IdRangeError(f"{what}: {number} is no id (0 to {MAX_ID})")
     return number
 
 

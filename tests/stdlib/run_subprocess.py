@@ -30,14 +30,6 @@ EXCLUDED = {
     "test_close_fds_after_preexec": "preexec_fn",
     "test_surrogates_error_message": "preexec_fn",
     "test_stopped": "patches os.waitpid",
-    "test_user": "user= (next version)",
-    "test_group": "group= (next version)",
-    "test_extra_groups": "extra_groups= (next version)",
-    "test_extra_groups_empty_list": "extra_groups= (next version)",
-    "test_extra_groups_error": "extra_groups= (next version)",
-    "test_extra_groups_invalid_gid_t_values": "extra_groups= (next version)",
-    "test_group_error": "group= (next version)",
-    "test_user_error": "user= (next version)",
 }
 
 
