@@ -118,7 +118,14 @@ def clone(
         sweep()
     sys.audit("nsext.clone", address, spec)
     plan: Plan = plan_of(spec, True, "copy")
-    pid, pidfd, failure, _ = _native.clone(plan.blob, address, argument, stack_size, spawn_timeout)
-    if failure is not None:
-        fail(failure, plan, spec, "", f"entry {address:#x}", spawn_timeout)
-    return Process(f"entry {address:#x}", pid, pidfd)
+    name = f"entry {address:#x}"
+    process = Process(name)
+    try:
+        values = (plan.blob, address, argument, stack_size, spawn_timeout, process)
+        failure = _native.clone(*values)
+        if failure is not None:
+            fail(failure, plan, spec, "", name, spawn_timeout)
+    except BaseException:
+        process._discard()
+        raise
+    return process

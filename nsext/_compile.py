@@ -88,8 +88,9 @@ def _id_steps(spec: Spec) -> tuple[list[Step], bytes | None, bytes | None]:
 
 def _offset_lines(offsets: Any) -> bytes:
     lines = []
-    for clock, nanoseconds in offsets.items():
-        seconds, rest = divmod(nanoseconds, 10**9)
+    for clock, offset in offsets.items():
+        whole = int(offset)
+        seconds, rest = divmod(whole * 10**9 + round((offset - whole) * 10**9), 10**9)
         lines.append(f"{clock} {seconds} {rest}\n")
     return "".join(lines).encode()
 

@@ -47,7 +47,7 @@ def parse_kinds(value: Kinds) -> CloneFlags:
     if isinstance(value, bool):
         raise TypeError("namespace kinds are names or CLONE_NEW* flags, not a bool")
     if isinstance(value, int):
-        if value & ~ALL:
+        if value & ~int(ALL):
             raise ValueError(f"not only CLONE_NEW* flags: {int(value):#x}")
         return CloneFlags(value)
     if isinstance(value, str):

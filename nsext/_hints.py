@@ -66,7 +66,7 @@ def clone_hint(number: int, new: int) -> str | None:
         if new & CloneFlags.NEWUSER:
             return _user_namespace_refused()
         if new and not _capabilities() >> CAP_SYS_ADMIN & 1:
-            return "this needs CAP_SYS_ADMIN; with 'user' in new= an ordinary user may do it"
+            return _NO_PRIVILEGE
         return "a seccomp filter may refuse it"
     if number in (errno.ENOSPC, errno.EUSERS):
         return _limits(new)
@@ -76,13 +76,20 @@ def clone_hint(number: int, new: int) -> str | None:
         return "no file descriptor is left for the pidfd: raise RLIMIT_NOFILE"
     if number == errno.EINVAL and new:
         return "this kernel was built without one of these namespaces"
-    if number == errno.ENOMEM and new & CloneFlags.NEWPID:
-        return "no memory, or the caller's pid namespace for children has lost its init"
+    if number == errno.ENOMEM:
+        return "no memory, or the caller's pid namespace for its children has lost its init"
     return None
 
 
-def step_hint(name: str, number: int) -> str | None:
-    """Why a step failed."""
+_NO_PRIVILEGE = "this needs CAP_SYS_ADMIN; with 'user' in new= an ordinary user may do it"
+
+
+def step_hint(name: str, number: int, new: int) -> str | None:
+    """Why a step of a child with these new namespaces failed."""
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "no file descriptor is left: raise RLIMIT_NOFILE"
+    if name == "unshare" and number == errno.EPERM and not new & CloneFlags.NEWUSER:
+        return _NO_PRIVILEGE
     if number in (errno.EPERM, errno.EACCES):
         restricted = _read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
         if restricted == "1" and os.geteuid() != 0:

@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 
 from . import _native
 from ._compile import Body, Compiled, body_of, compile
-from ._describe import describe_failure, step_path
+from ._describe import describe, describe_failure, step_path
 from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
 from ._flags import CloneFlags
 from ._hints import clone_hint, step_hint
 from ._join import open_joins
 from ._keeper import lives_as_long_as_the_process, on_lasting_thread
+from ._process import PidfdChild
 from ._spec import FIELDS, Spec, has_names
 
 EMPTY = Spec()
@@ -132,10 +133,6 @@ def _check_time_switch() -> None:
         )
 
 
-Launched = tuple[int, int, Any, Plan]
-"""(pid, pidfd, handle, plan): handle is of a child that is paused, busy or has an init, or None."""
-
-
 def launch(
     spec: Spec,
     args: Any,
@@ -145,12 +142,14 @@ def launch(
     close_fds: bool,
     restore_signals: bool,
     timeout: float | None,
+    owner: PidfdChild,
     paused: bool = False,
     patience: float | None = None,
-) -> Launched:
-    """Start the program.  *env* UNSET: spec's; None: the caller's own.
+) -> Plan:
+    """Start the program, as *owner*'s: its pid, _pidfd and _handle (paused, busy or init).
 
-    patience: seconds; where the set-up takes longer, return with pidfd -1 and a handle for
+    env: UNSET: spec's; None: the caller's own.
+    patience: seconds; where the set-up takes longer, return with _pidfd -1 and a handle for
         finish() or _native.abort().
 
     Raises SpawnError and its kin; what is wrong in the arguments is TypeError or ValueError.
@@ -170,7 +169,7 @@ def launch(
         spawn = _native.spawn
         if plan.lasting_thread and not lives_as_long_as_the_process():
             spawn = on_lasting_thread(spawn)
-        pid, pidfd, failure, handle = spawn(
+        failure = spawn(
             plan.blob,
             args,
             executable,
@@ -181,31 +180,14 @@ def launch(
             plan.helper,
             joins,
             patience,
+            owner,
         )
     finally:
         if opened is not None:
             opened.close()
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout)
-    return pid, pidfd, handle, plan
-
-
-def finish(
-    handle: Any, plan: Plan, spec: Spec, args: Any, executable: Any, timeout: float | None
-) -> tuple[int, int, Any]:
-    """Look at a child that was busy when patience was over: (pid, pidfd, handle), as launch()."""
-    pid, pidfd, failure, handle = _native.finish(handle, timeout, 0)
-    if failure is not None:
-        fail(failure, plan, spec, executable, args, timeout)
-    return pid, pidfd, handle
-
-
-def resume(handle: Any, plan: Plan, spec: Spec, args: Any, executable: Any, timeout: Any) -> Any:
-    """Let a paused child start its program: its handle from then on.  Raises what exec raises."""
-    _, _, failure, handle = _native.resume(handle, timeout)
-    if failure is not None:
-        fail(failure, plan, spec, executable, args, timeout)
-    return handle
+    return plan
 
 
 def fail(
@@ -229,7 +211,8 @@ def fail(
     step = plan.compiled.steps[index]
     name = step[0]
     stage: Any = _native.STEPS[name][0]
-    state = {"stage": stage, "step": describe_failure(step, aux), "path": step_path(step)}
+    words = describe_failure(step, aux) if kind == "step" else describe(step)
+    state = {"stage": stage, "step": words, "path": step_path(step)}
     if kind == "timeout":
         text = f"not done within {timeout} seconds"
         raise SpawnTimeout(errno.ETIMEDOUT, text, cmd=args, timeout=timeout or 0.0, **state)
@@ -242,7 +225,7 @@ def fail(
         state["path"] = os.fsdecode(executable)
     elif stage == "cwd":
         filename = spec.cwd
-    hint = None if filename is not None else step_hint(name, number)
+    hint = None if filename is not None else step_hint(name, number, int(spec.new))  # type: ignore[arg-type]
     raise make_error(number, os.strerror(number), filename, hint=hint, **state)
 
 

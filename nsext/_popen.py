@@ -15,7 +15,7 @@ from . import _native
 from ._compile import Body
 from ._fds import table
 from ._flags import CloneFlags, Kinds, parse_kinds
-from ._launch import UNSET, finish, launch, resolve, resume
+from ._launch import UNSET, fail, launch, resolve
 from ._namespace import Namespaces, namespaces
 from ._pids import child_with_inner_pid
 from ._process import PidfdChild, _abandoned, sweep
@@ -120,29 +120,33 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self._fd_lock = threading.Lock()
         if _abandoned:
             sweep()
-        super().__init__(
-            args,
-            bufsize,
-            executable,
-            stdin,
-            stdout,
-            stderr,
-            None,
-            close_fds,
-            shell,
-            None,
-            None,
-            universal_newlines,
-            startupinfo,
-            creationflags,
-            restore_signals,
-            False,
-            pass_fds,
-            encoding=encoding,
-            errors=errors,
-            text=text,
-            pipesize=pipesize,
-        )
+        try:
+            super().__init__(
+                args,
+                bufsize,
+                executable,
+                stdin,
+                stdout,
+                stderr,
+                None,
+                close_fds,
+                shell,
+                None,
+                None,
+                universal_newlines,
+                startupinfo,
+                creationflags,
+                restore_signals,
+                False,
+                pass_fds,
+                encoding=encoding,
+                errors=errors,
+                text=text,
+                pipesize=pipesize,
+            )
+        except BaseException:
+            self._discard()
+            raise
 
     def _execute_child(
         self,
@@ -197,7 +201,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             fds = table(streams, pass_fds, self._fd_map)
         else:
             fds = tuple(streams)
-        self.pid, self._pidfd, self._handle, self._plan = launch(
+        self._plan = launch(
             spec,
             args,
             executable,
@@ -206,6 +210,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             close_fds,
             restore_signals,
             self._spawn_timeout,
+            self,
             self._pause or bool(self._hold),
             self._patience,
         )
@@ -228,9 +233,9 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 await sleep(0.005)  # no descriptor tells of exec, and a futex has none
                 left = None if end is None else max(0.0, end - time.monotonic())
                 handle, self._handle = self._handle, None
-                self.pid, self._pidfd, self._handle = finish(
-                    handle, self._plan, self._spec, self.args, self._executable, left
-                )
+                failure = _native.finish(handle, left, 0, self)
+                if failure is not None:
+                    fail(failure, self._plan, self._spec, self._executable, self.args, timeout)
             self._child_created = True
             if self._pause or self._hold:
                 self._at_checkpoint()
@@ -307,9 +312,16 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self._paused = False
         handle, self._handle = self._handle, None
         try:
-            self._handle = resume(
-                handle, self._plan, self._spec, self.args, self._executable, self._spawn_timeout
-            )
+            failure = _native.resume(handle, self._spawn_timeout, self)
+            if failure is not None:
+                fail(
+                    failure,
+                    self._plan,
+                    self._spec,
+                    self._executable,
+                    self.args,
+                    self._spawn_timeout,
+                )
         except BaseException:
             self._pidfd = -1  # C has reaped the child and closed it
             self.returncode = 127

@@ -13,7 +13,7 @@ from typing import Any, Self
 from . import _native
 from ._wait_async import readable
 
-_abandoned: list[Process] = []
+_abandoned: list[Any] = []
 
 
 def sweep() -> None:
@@ -67,6 +67,13 @@ class PidfdChild:
             return code
         return os.waitstatus_to_exitcode(status)
 
+    def _discard(self) -> None:
+        """Interrupted before anybody got hold of it: nobody will ever have it."""
+        if self._pidfd >= 0:
+            self._signal(signal.SIGKILL)
+            if self._reap(1.0) is None:  # stuck in the kernel
+                _abandoned.append(self)
+
     def _signal(self, sig: int) -> None:
         with self._fd_lock:
             if self._pidfd >= 0:
@@ -105,12 +112,12 @@ class Process(PidfdChild):
         "__weakref__",
     )
 
-    def __init__(self, args: Any, pid: int, pidfd: int, handle: Any = None) -> None:
+    def __init__(self, args: Any) -> None:
         self.args = args
-        self.pid = pid
+        self.pid = 0
         self.returncode = None
-        self._pidfd = pidfd
-        self._handle = handle
+        self._pidfd = -1
+        self._handle = None
         self._fd_lock = threading.Lock()
         self._wait_lock = threading.Lock()
 

@@ -64,12 +64,14 @@ def spawn(
         executable = argv[0]
     sys.audit("nsext.spawn", executable, argv, spec)
     streams, devnull = standard_streams(stdin, stdout, stderr)
+    process = Process(args)
     try:
         fds = table(streams, pass_fds, fd_map) if streams or pass_fds or fd_map else ()
-        pid, pidfd, handle, _ = launch(
-            spec, argv, executable, env, fds, close_fds, True, spawn_timeout
-        )
+        launch(spec, argv, executable, env, fds, close_fds, True, spawn_timeout, process)
+    except BaseException:
+        process._discard()
+        raise
     finally:
         if devnull >= 0:
             os.close(devnull)
-    return Process(args, pid, pidfd, handle)
+    return process

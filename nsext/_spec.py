@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from . import _values
 from ._flags import CloneFlags, Kinds, kind_names, parse_kinds
-from ._frozen import FrozenMap
 from ._join import Join, Joins
 from ._join import normal as normal_join
 
@@ -74,8 +73,6 @@ class Spec:
         for name, value in self._given().items():
             if name == "new":
                 value = kind_names(value)
-            elif name == "time_offsets":
-                value = {clock: offset / 10**9 for clock, offset in value.items()}
             if name == "env":
                 shown = "{" + ", ".join(f"{key!r}: ..." for key in value) + "}"
             else:
@@ -92,8 +89,6 @@ class Spec:
         unknown = changes.keys() - values.keys()
         if unknown:
             raise TypeError(f"no such field: {', '.join(sorted(unknown))}")
-        if "time_offsets" not in changes:
-            values["time_offsets"] = _Nanoseconds(values["time_offsets"])
         values.update(changes)
         return type(self)(**values)
 
@@ -106,16 +101,7 @@ class Spec:
         return self
 
 
-class _Nanoseconds(dict[str, int]):
-    """Offsets that are in nanoseconds already."""
-
-
-def _time_offsets(value: Any) -> Any:
-    return FrozenMap(value) if type(value) is _Nanoseconds else _values.time_offsets(value)
-
-
 def _rebuild(cls: type[Spec], values: dict[str, Any]) -> Spec:
-    values["time_offsets"] = _Nanoseconds(values["time_offsets"])
     return cls(**values)
 
 
@@ -154,7 +140,7 @@ _NORMAL: dict[str, Any] = {
     "gid_map": lambda value: _values.id_map(value, "gid_map"),
     "hostname": lambda value: _values.uts_name(value, "hostname"),
     "domainname": lambda value: _values.uts_name(value, "domainname"),
-    "time_offsets": _time_offsets,
+    "time_offsets": _values.time_offsets,
     "loopback": _truth,
     "propagation": _one_of("propagation", "private", "slave", "shared", "unchanged"),
     "proc": _truth,

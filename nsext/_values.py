@@ -12,12 +12,14 @@ import re
 import resource
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import PurePath
 from typing import Any
 
 from ._frozen import FrozenMap
 
 MAX_ID = 2**32 - 2  # 2**32-1 means "unchanged" to setresuid(2)
 MAX_MAP_LINES = 340  # user_namespaces(7)
+MAX_SECONDS = 2**62 // 10**9  # KTIME_SEC_MAX / 2: time_namespaces(7)
 MAX_NAME = 64  # __NEW_UTS_LEN
 
 Range = tuple[int, int, int]
@@ -52,12 +54,12 @@ def uts_name(value: Any, what: str) -> str:
     return value
 
 
-def path(value: Any, what: str) -> str | bytes:
-    """A path without a NUL."""
-    result = os.fspath(value)
-    if ("\0" if isinstance(result, str) else b"\0") in result:
+def path(value: Any, what: str) -> Any:
+    """A path without a NUL, as it was given: errors name it so, as subprocess's do."""
+    plain = os.fspath(value)
+    if ("\0" if isinstance(plain, str) else b"\0") in plain:  # type: ignore[operator]
         raise ValueError(f"{what}: embedded null byte")
-    return result  # type: ignore[no-any-return]
+    return value if isinstance(value, (str, bytes, PurePath)) else plain
 
 
 def size(value: Any, what: str) -> int:
@@ -118,11 +120,10 @@ def rlimits(value: Any) -> FrozenMap[str, tuple[int, int]]:
     return FrozenMap({rlimit_name(number): limits[number] for number in sorted(limits)})
 
 
-def time_offsets(value: Any) -> FrozenMap[str, int]:
-    """{clock: nanoseconds}, from seconds."""
+def time_offsets(value: Any) -> FrozenMap[str, float]:
+    """{clock: seconds}."""
     if not isinstance(value, Mapping):
         raise TypeError(f"time_offsets must be a mapping, not {type(value).__name__}")
-    result: dict[str, int] = {}
     for clock, seconds in value.items():
         if clock not in ("boottime", "monotonic"):
             raise ValueError(f"unknown clock {clock!r}: 'boottime' or 'monotonic'")
@@ -130,11 +131,9 @@ def time_offsets(value: Any) -> FrozenMap[str, int]:
             raise TypeError(
                 f"time_offsets[{clock!r}] must be seconds, not {type(seconds).__name__}"
             )
-        if not math.isfinite(seconds) or abs(seconds) > 2**62 // 10**9:
+        if not math.isfinite(seconds) or abs(seconds) > MAX_SECONDS:
             raise ValueError(f"time_offsets[{clock!r}] is out of range: {seconds}")
-        whole = int(seconds)
-        result[clock] = whole * 10**9 + round((seconds - whole) * 10**9)
-    return FrozenMap(dict(sorted(result.items())))
+    return FrozenMap(dict(sorted(value.items())))
 
 
 def _check_overlap(ranges: Sequence[Range], side: int, what: str) -> None:
@@ -168,6 +167,11 @@ def id_map(value: Any, what: str) -> IdMapValue:
         ranges.append((inside, outside, count))
     if not 1 <= len(ranges) <= MAX_MAP_LINES:
         raise ValueError(f"{what}: {len(ranges)} ranges; the kernel takes 1 to {MAX_MAP_LINES}")
+    size = sum(len(f"{inside} {outside} {count}\n") for inside, outside, count in ranges)
+    if size >= resource.getpagesize():
+        raise ValueError(
+            f"{what}: {size} bytes of ranges; the kernel takes less than a page of them"
+        )
     _check_overlap(ranges, 0, what)
     _check_overlap(ranges, 1, what)
     return tuple(ranges)

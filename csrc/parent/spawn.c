@@ -267,7 +267,10 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
 
     if (!record.failed) {
         struct nsx_end end = {0};
-        if (last) {
+        if (last && plan->flags & NSX_ANNOUNCE) {
+            if (!record.ctid) /* announced; a copy keeps PF_FORKNOEXEC for good */
+                return started(spawn);
+        } else if (last) {
             if (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1 || end.exited || !end.status_known ||
                 !never_executed(spawn->pid))
                 return started(spawn);

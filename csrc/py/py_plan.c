@@ -134,8 +134,11 @@ int plan_env(struct nsx_slot **slot, PyObject *env)
     if (env == Py_None)
         return env_inherited(slot);
     PyObject *items = PyMapping_Items(env);
-    if (!items)
+    if (!items) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError))
+            PyErr_Format(PyExc_TypeError, "env must be a mapping, not %R", Py_TYPE(env));
         return -1;
+    }
     const Py_ssize_t count = PyList_Size(items);
     int error = -1;
     uint32_t array = append_array(slot, (size_t)count);

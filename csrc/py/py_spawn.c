@@ -12,19 +12,29 @@
 
 #define CHILD "nsext.child"
 
-/* (pid, pidfd, None, child): the last a capsule for a child that is paused or busy
- * (then pidfd is -1) or has an init, else None. */
-static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *child)
+/* The owner has the child before a signal handler can run: what is on the
+ * interpreter's stack only is lost to a KeyboardInterrupt.  child: a capsule for
+ * one that is paused or busy (then _pidfd is -1) or has an init, else None. */
+static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *owner, PyObject *child)
 {
-    const int pidfd = spawn->busy ? -1 : spawn->pidfd;
-    return Py_BuildValue("(iiON)", (int)spawn->pid, pidfd, Py_None, child);
+    PyObject *pid = PyLong_FromLong(spawn->pid);
+    PyObject *pidfd = PyLong_FromLong(spawn->busy ? -1 : spawn->pidfd);
+    int error = !pid || !pidfd || PyObject_SetAttrString(owner, "pid", pid) < 0 ||
+                PyObject_SetAttrString(owner, "_pidfd", pidfd) < 0 ||
+                PyObject_SetAttrString(owner, "_handle", child) < 0;
+    Py_XDECREF(pid);
+    Py_XDECREF(pidfd);
+    Py_DECREF(child);
+    if (error)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
-/* failure: (kind, step, errno, aux, signal) */
+/* (kind, step, errno, aux, signal) */
 static PyObject *result_failed(const char *kind, const struct nsx_failure *failure)
 {
-    return Py_BuildValue("(ii(siiii)O)", 0, -1, kind, failure->step, failure->error, failure->aux,
-                         failure->signal, Py_None);
+    return Py_BuildValue("(siiii)", kind, failure->step, failure->error, failure->aux,
+                         failure->signal);
 }
 
 static void abort_spawn(struct nsx_spawn *spawn, int *step)
@@ -46,7 +56,7 @@ static void destroy_child(PyObject *capsule)
     PyMem_Free(spawn);
 }
 
-static PyObject *keep_spawn(struct nsx_spawn *spawn)
+static PyObject *keep_spawn(struct nsx_spawn *spawn, PyObject *owner)
 {
     struct nsx_spawn *kept = PyMem_Malloc(sizeof *kept);
     if (!kept) {
@@ -60,15 +70,15 @@ static PyObject *keep_spawn(struct nsx_spawn *spawn)
         PyMem_Free(kept);
         return NULL;
     }
-    return result_started(spawn, capsule);
+    return result_started(spawn, owner, capsule);
 }
 
-static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state)
+static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state, PyObject *owner)
 {
     if (state == NSX_STARTED && !spawn->slot)
-        return result_started(spawn, Py_NewRef(Py_None));
+        return result_started(spawn, owner, Py_NewRef(Py_None));
     if (state != NSX_FAILED)
-        return keep_spawn(spawn);
+        return keep_spawn(spawn, owner);
     const struct nsx_failure *failure = &spawn->failure;
     return result_failed(failure->step < 0 ? "clone"
                          : failure->signal ? "killed"
@@ -103,7 +113,7 @@ static int64_t slice_of(const struct limits *limits, int64_t slice)
 
 /* Waits in slices: a signal that lands before the wait, or on another thread,
  * wakes nobody here, and Ctrl-C shall not wait for a child that hangs. */
-static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start)
+static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, PyObject *owner)
 {
     enum nsx_state state = NSX_BUSY;
     const int64_t first = slice_of(&limits, FIRST_SLICE);
@@ -127,7 +137,7 @@ static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start)
         }
         if (limits.patience != NSX_FOREVER && nsx_now() >= limits.patience) {
             spawn->busy = 1;
-            return keep_spawn(spawn);
+            return keep_spawn(spawn, owner);
         }
         const int64_t slice = slice_of(&limits, SLICE);
         thread = PyEval_SaveThread();
@@ -135,7 +145,7 @@ static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start)
         PyEval_RestoreThread(thread);
     }
     spawn->busy = 0;
-    return finish(spawn, state);
+    return finish(spawn, state, owner);
 }
 
 /* The helper's image and its file's path, into the plan. */
@@ -165,8 +175,8 @@ static int plan_helper(struct native_state *state, struct nsx_slot **slot, PyObj
 PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct native_state *state = native_state(module);
-    if (count != 10)
-        return PyErr_Format(PyExc_TypeError, "spawn() takes 10 arguments");
+    if (count != 11)
+        return PyErr_Format(PyExc_TypeError, "spawn() takes 11 arguments");
     const int64_t timeout = native_timeout(args[6]);
     const int64_t patience = timeout < 0 ? -1 : native_timeout(args[9]);
     if (patience < 0)
@@ -182,7 +192,7 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
         nsx_slot_put(spawn.pool, spawn.slot);
         return NULL;
     }
-    return run(&spawn, limits_from_now(timeout, patience), 1);
+    return run(&spawn, limits_from_now(timeout, patience), 1, args[10]);
 }
 
 /* The child of a capsule, which is used up; NULL with an exception set. */
@@ -205,13 +215,13 @@ PyObject *native_finish(PyObject *module, PyObject *const *args, Py_ssize_t coun
 {
     struct nsx_spawn spawn;
     (void)module;
-    if (count != 3)
-        return PyErr_Format(PyExc_TypeError, "finish() takes 3 arguments");
+    if (count != 4)
+        return PyErr_Format(PyExc_TypeError, "finish() takes 4 arguments");
     const int64_t timeout = native_timeout(args[1]);
     const int64_t patience = timeout < 0 ? -1 : native_timeout(args[2]);
     if (patience < 0 || !take_child(args[0], &spawn))
         return NULL;
-    return run(&spawn, limits_from_now(timeout, patience), 0);
+    return run(&spawn, limits_from_now(timeout, patience), 0, args[3]);
 }
 
 /* Kill such a child, and reap it. */
@@ -231,14 +241,14 @@ PyObject *native_abort(PyObject *module, PyObject *const *args, Py_ssize_t count
 PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
-    if (count != 2)
-        return PyErr_Format(PyExc_TypeError, "resume() takes 2 arguments");
+    if (count != 3)
+        return PyErr_Format(PyExc_TypeError, "resume() takes 3 arguments");
     struct nsx_spawn spawn;
     const int64_t timeout = native_timeout(args[1]);
     if (timeout < 0 || !take_child(args[0], &spawn))
         return NULL;
     nsx_parent_resume(&spawn);
-    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 0);
+    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 0, args[2]);
 }
 
 /* (inner_pid, wait status or None) */
@@ -261,8 +271,8 @@ PyObject *native_report(PyObject *module, PyObject *const *args, Py_ssize_t coun
 PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct native_state *state = native_state(module);
-    if (count != 5)
-        return PyErr_Format(PyExc_TypeError, "clone() takes 5 arguments");
+    if (count != 6)
+        return PyErr_Format(PyExc_TypeError, "clone() takes 6 arguments");
     const unsigned long long entry = PyLong_AsUnsignedLongLong(args[1]);
     if (PyErr_Occurred())
         return NULL;
@@ -286,7 +296,7 @@ PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count
     struct nsx_plan *plan = nsx_slot_plan(spawn.slot);
     plan->entry = entry;
     plan->entry_arg = arg;
-    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 1);
+    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 1, args[5]);
 }
 
 PyObject *native_capsule_pointer(PyObject *module, PyObject *const *args, Py_ssize_t count)
