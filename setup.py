@@ -40,6 +40,11 @@ CHILD_FLAGS = [
     "-O2",
 ]
 
+# The helper needs its own start-up and system calls; elsewhere there is the inline body only.
+HAS_HELPER = sysconfig.get_platform().endswith(
+    ("x86_64", "aarch64")
+) and "NSX_FORCE_GENERIC" not in os.environ.get("CFLAGS", "")
+
 CHILD = sorted(glob("csrc/child/*.c"))
 IN_HELPER = sorted(glob("csrc/helper/*.c"))
 HEADERS = sorted([*glob("csrc/**/*.h", recursive=True), "csrc/steps.def"])
@@ -54,7 +59,7 @@ HELPER_FLAGS = [
     "-fno-pic",
     "-fno-pie",
     "-fno-asynchronous-unwind-tables",
-    "-fcf-protection=none" if os.uname().machine == "x86_64" else "-fno-common",
+    "-fcf-protection=none" if sysconfig.get_platform().endswith("x86_64") else "-fno-common",
 ]
 HELPER_LINK = [
     "-nostdlib",
@@ -88,15 +93,20 @@ class BuildExt(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         super().copy_extensions_to_source()
+        if not HAS_HELPER:
+            return
         built = os.path.dirname(self.get_ext_fullpath("nsext._native"))
         shutil.copy2(os.path.join(self.build_lib, "nsext", "nsext-helper"), built)
 
     def get_outputs(self) -> list[str]:
         outputs = super().get_outputs()
+        if not HAS_HELPER:
+            return outputs
         return [*outputs, os.path.join(os.path.dirname(outputs[0]), "nsext-helper")]
 
     def build_extension(self, ext: Extension) -> None:
-        self.build_helper(ext)
+        if HAS_HELPER:
+            self.build_helper(ext)
         # An interpreter with an rpath hands it on to its extensions, which need no libpython.
         self.compiler.linker_so = [
             word for word in self.compiler.linker_so if not word.startswith("-Wl,-rpath")

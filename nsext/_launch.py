@@ -78,8 +78,13 @@ class Plan:
         self.compiled: Compiled = compile(spec, restore_signals, body, paused, joined)
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
-        if body == "inline" and ("unshare", int(CloneFlags.NEWTIME)) in steps:
-            _check_time_switch()
+        if body == "helper" and not os.path.exists(HELPER):
+            raise UnsupportedError(
+                errno.ENOSYS,
+                f"this build for {os.uname().machine} has no helper",
+                stage="plan",
+                step="start the helper",
+            )
 
 
 def plan_of(
@@ -96,6 +101,8 @@ def plan_of(
         named = has_names(spec)
         numbers = _by_number(spec) if named else spec
         body = body or body_of(spec, paused, joined)
+        if body == "inline" and spec.new & CloneFlags.NEWTIME and not _exec_enters_time():  # type: ignore[operator]
+            body = "helper"  # which may enter it before exec
         plan = Plan(numbers, restore_signals, body, paused, joined)
         if not named:  # those are looked up anew each time
             spec._plans[key] = plan
@@ -120,17 +127,12 @@ def _by_number(spec: Spec) -> Spec:
 
 
 @cache
-def _check_time_switch() -> None:
-    """Before Linux 6.2 exec does not move a process into its new time namespace."""
-    release = os.uname().release
-    major, minor = (int("".join(filter(str.isdigit, part))) for part in release.split(".")[:2])
-    if (major, minor) < (6, 2):
-        raise UnsupportedError(
-            errno.ENOSYS,
-            f"needs Linux 6.2; this is {release}",
-            stage="plan",
-            step="enter the new time namespace",
-        )
+def _exec_enters_time() -> bool:
+    """Since Linux 6.2 exec moves a process into its new time namespace."""
+    major, minor = (
+        int("".join(filter(str.isdigit, part))) for part in os.uname().release.split(".")[:2]
+    )
+    return (major, minor) >= (6, 2)
 
 
 def launch(

@@ -280,6 +280,13 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 self._namespaces.close()
             raise
 
+    def __del__(self, _del: Any = subprocess.Popen.__del__, _close: Any = os.close) -> None:  # type: ignore[attr-defined]
+        _del(self)
+        # Whoever waits by pid, as asyncio does, sets the return code and knows of no pidfd.
+        if self._pidfd >= 0 and self.returncode is not None:
+            pidfd, self._pidfd = self._pidfd, -1
+            _close(pidfd)
+
     # subprocess calls _internal_poll from __del__, perhaps when the interpreter ends: what it
     # needs is bound as default arguments.
     def _internal_poll(
