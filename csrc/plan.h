@@ -98,11 +98,13 @@ struct nsx_plan {
     uint32_t joins, njoins;  /* struct nsx_join */
     uint32_t euid, egid;     /* the caller's, for maps of its own id */
     int32_t parent_pidfd;    /* for a child that waits for the parent; else -1 */
+    int32_t init_pid;        /* of a program's init that is no PID 1, as the program sees it */
     int32_t plan_fd;         /* memfd of this plan; -1: inline */
     int32_t proc_fd;         /* the caller's own /proc, opened before a join; -1 */
     int32_t helper_fd;       /* the helper's image */
     uint32_t helper_path;    /* the same as a file, for where the fd cannot be executed */
     uint32_t size;           /* bytes of the plan in use */
+    uint32_t ambient[2];     /* NSX_RAISED: the sets to go back to */
     uint32_t inheritable[2]; /* NSX_RAISED: the set to go back to */
     uint64_t sigmask;        /* the caller's, restored before exec */
     uint64_t entry;          /* clone(entry): function and argument */

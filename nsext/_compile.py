@@ -24,7 +24,8 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
     """Where the steps of *spec* have to run.  The reasons, and no flag to forget:
 
     Joining a user or pid namespace puts the child where others may trace it, and with it the
-    memory it runs in; joining a time namespace is refused while that memory is shared.  New user
+    memory it runs in; in a joined mount namespace "#!/proc/self/exe" would be this interpreter,
+    for somebody else to run and to overwrite; joining a time namespace is refused while that memory is shared.  New user
     and time namespaces inside joined ones need a second clone, which only the helper makes.
 
     A change of kernel uid or gid makes the memory it happens in non-dumpable: inline, the
@@ -35,7 +36,7 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
     """
     new = int(spec.new)  # type: ignore[arg-type]
     own = CloneFlags.NEWUSER | CloneFlags.NEWTIME
-    if joined & (own | CloneFlags.NEWPID) or (joined and new & own):
+    if joined & (own | CloneFlags.NEWPID | CloneFlags.NEWNS) or (joined and new & own):
         return "helper"
     if spec.user is not None or spec.group is not None or spec.extra_groups is not None:
         return "helper"
@@ -188,11 +189,14 @@ def compile(
     body: Body = "inline",
     paused: bool = False,
     joined: int = 0,
+    init: bool = False,
 ) -> Compiled:
     """Return the steps of a child of *spec*, in their order.
 
     joined: the CLONE_NEW* flags of what is joined.
+    init: there has to be one, whether *spec* asks for it or not.
     """
+    init = init or spec.init
     new = int(spec.new)  # type: ignore[arg-type]
     at_clone = new & ~CloneFlags.NEWTIME
     ids: list[Step] = []
@@ -218,19 +222,22 @@ def compile(
         if joined:
             steps.append(("join",))
     steps += _namespace_steps(spec, new, body)
-    if spec.init:
+    if init:
         # The init leads the session; what follows is the program's.
         steps += _session_steps(spec)
         steps.append(_init_step(spec))
     if body != "copy":
         steps.append(("fds",))
-    if not spec.init:
+    if not init:
         steps += _session_steps(spec)
     steps += _process_steps(spec)
     if paused:
         steps.append(("checkpoint",))
     steps += _identity_steps(spec, new)
-    if spec.kill_on_parent_exit and not spec.init:
+    if init:
+        if not new & CloneFlags.NEWPID:
+            steps.append(("init_death",))
+    elif spec.kill_on_parent_exit:
         steps.append(("parent_death",))
     steps.append(("default_signals", _RESTORED if restore_signals else 0))
     steps.append(("call",) if body == "copy" else ("exec",))

@@ -18,6 +18,7 @@ _PLAIN = {
     "loopback": "bring up the loopback interface",
     "fds": "pass file descriptors",
     "helper": "start the helper",
+    "init_death": "ask for SIGKILL at the init's death",
     "parent_death": "ask for SIGKILL at the parent's death",
     "join": "join namespaces",
     "join_as_root": "become root of the joined user namespace",

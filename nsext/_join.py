@@ -182,7 +182,12 @@ class Opened:
                 continue
             # Its children's, which is its own but where it has unshared and not forked.
             path = f"/proc/{pid}/ns/{kind}"
-            fd = self._open(path, what)
+            try:
+                fd = self._open(path, what)
+            except SpawnError:
+                if select.select([alive], [], [], 0)[0]:
+                    break
+                raise
             same = os.path.sameopenfile(fd, own) if (own := self._own_ns(kind)) >= 0 else False
             if same and (kinds is None or flag is CloneFlags.NEWUSER):
                 continue  # nothing to do, and for user EINVAL

@@ -9,6 +9,7 @@ import pwd
 import signal
 from collections.abc import Mapping
 from functools import cache
+from threading import get_native_id
 from typing import Any, NoReturn
 
 from . import _native
@@ -18,9 +19,8 @@ from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
 from ._flags import CloneFlags
 from ._hints import clone_hint, step_hint
 from ._join import open_joins
-from ._keeper import lives_as_long_as_the_process, on_lasting_thread
 from ._process import PidfdChild
-from ._spec import FIELDS, Spec, has_names
+from ._spec import FIELDS, Spec, check_names, has_names
 
 EMPTY = Spec()
 UNSET: Any = type("_Unset", (), {"__repr__": lambda self: "..."})()
@@ -67,15 +67,15 @@ HELPER = os.path.join(os.path.dirname(__file__), "nsext-helper")
 class Plan:
     """A compiled description, ready for C; kept with the description."""
 
-    __slots__ = ("blob", "body", "compiled", "helper", "lasting_thread")
+    __slots__ = ("blob", "body", "compiled", "helper", "init")
 
     def __init__(
-        self, spec: Spec, restore_signals: bool, body: Body, paused: bool, joined: int
+        self, spec: Spec, restore_signals: bool, body: Body, paused: bool, joined: int, init: bool
     ) -> None:
         self.body = body
         self.helper = HELPER if body == "helper" else None
-        self.lasting_thread = spec.kill_on_parent_exit and not spec.init
-        self.compiled: Compiled = compile(spec, restore_signals, body, paused, joined)
+        self.init = init
+        self.compiled: Compiled = compile(spec, restore_signals, body, paused, joined, init)
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
         if body == "helper" and not os.path.exists(HELPER):
@@ -95,7 +95,10 @@ def plan_of(
     joined: int = 0,
 ) -> Plan:
     """Return the plan of *spec*, made on first use.  *body* None: the one it has to have."""
-    key = (restore_signals, body, paused, joined)
+    # A child's PDEATHSIG comes when the *thread* that made it ends; the main one ends with the
+    # process, for a child of any other one an init keeps watch.
+    init = spec.init or (spec.kill_on_parent_exit and get_native_id() != os.getpid())
+    key = (restore_signals, body, paused, joined, init)
     plan: Plan | None = spec._plans.get(key)
     if plan is None:
         named = has_names(spec)
@@ -103,7 +106,7 @@ def plan_of(
         body = body or body_of(spec, paused, joined)
         if body == "inline" and spec.new & CloneFlags.NEWTIME and not _exec_enters_time():  # type: ignore[operator]
             body = "helper"  # which may enter it before exec
-        plan = Plan(numbers, restore_signals, body, paused, joined)
+        plan = Plan(numbers, restore_signals, body, paused, joined, init)
         if not named:  # those are looked up anew each time
             spec._plans[key] = plan
     return plan
@@ -167,11 +170,9 @@ def launch(
         joins = tuple(opened.pairs)
     try:
         if opened is not None:
+            check_names(spec, int(opened.kinds))
             plan = plan_of(spec, restore_signals, None, paused, int(opened.kinds))
-        spawn = _native.spawn
-        if plan.lasting_thread and not lives_as_long_as_the_process():
-            spawn = on_lasting_thread(spawn)
-        failure = spawn(
+        failure = _native.spawn(
             plan.blob,
             args,
             executable,

@@ -355,6 +355,10 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             raise RuntimeError("the process is paused: resume() it first")
 
     @property
+    def _new(self) -> int:
+        return int(self._spec.new)  # type: ignore[arg-type]
+
+    @property
     def inner_pid(self) -> int:
         """The program's process id as it sees itself, in its own pid namespace."""
         if self._handle is not None:
@@ -363,8 +367,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 self._inner_pid = inner
         if self._inner_pid:
             return self._inner_pid
-        new = self._plan.compiled.clone_flags
-        return 1 if new & CloneFlags.NEWPID else self.pid
+        return 1 if self._new & CloneFlags.NEWPID else self.pid
 
     @property
     def program_pid(self) -> int:
@@ -372,7 +375,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
 
         Raises ProcessLookupError where the program has ended and its init has reaped it.
         """
-        if not self._spec.init:
+        if not self._plan.init:
             return self.pid
         if not self._program_pid:
             self._program_pid = child_with_inner_pid(self.pid, self.inner_pid)
@@ -398,8 +401,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
 
         With init=True the init is PID 1, and passes SIGTERM on.
         """
-        new = self._plan.compiled.clone_flags
-        first = new & CloneFlags.NEWPID and not self._spec.init
+        first = self._new & CloneFlags.NEWPID and not self._plan.init
         dropped = first and not self._handles_sigterm()
         self.send_signal(signal.SIGKILL if dropped else signal.SIGTERM)
 

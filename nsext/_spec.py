@@ -58,7 +58,7 @@ class Spec:
             if value is not None:
                 object.__setattr__(self, name, normal(value))
         _check_namespaces(self)
-        _check_names(self)
+        check_names(self, self.join.kinds if isinstance(self.join, Join) else 0)
 
     def _given(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
@@ -191,8 +191,8 @@ def has_names(spec: Spec) -> bool:
     return any(isinstance(value, str) for value in (spec.user, spec.group, *groups))
 
 
-def _check_names(spec: Spec) -> None:
-    joined = spec.join.kinds if isinstance(spec.join, Join) else 0
+def check_names(spec: Spec, joined: int) -> None:
+    """Refuse names of users where the child is in another user namespace.  Raises ValueError."""
     new = int(spec.new)  # type: ignore[arg-type]
     if (new | joined) & CloneFlags.NEWUSER and has_names(spec):
         raise ValueError(

@@ -17,7 +17,7 @@ struct entry {
 };
 
 /* What stays open: the table's, and our own descriptor that is still needed
- * (close-on-exec; above all of the table's; -1: none). */
+ * (close-on-exec; -1: none). */
 struct kept {
     const struct nsx_fd *fd;
     uint32_t count;
@@ -74,11 +74,14 @@ NSX_CHILD_CODE static long close_listed(const struct kept *kept)
 NSX_CHILD_CODE static long close_rest(const struct kept *kept)
 {
     unsigned int first = 3;
-    for (uint32_t i = 0; i <= kept->count + 1; i++) {
+    uint32_t i = 0;
+    for (;;) {
         unsigned int next = LAST_FD;
+        while (i < kept->count && (unsigned int)kept->fd[i].child < first)
+            i++;
         if (i < kept->count)
             next = (unsigned int)kept->fd[i].child;
-        else if (i == kept->count && kept->own >= 0)
+        if (kept->own >= 0 && (unsigned int)kept->own >= first && (unsigned int)kept->own < next)
             next = (unsigned int)kept->own;
         if (next > first) {
             long error = sys_close_range(first, next == LAST_FD ? LAST_FD : next - 1);
@@ -88,11 +91,22 @@ NSX_CHILD_CODE static long close_rest(const struct kept *kept)
                 return error;
         }
         if (next == LAST_FD)
-            break;
-        if (next >= first)
-            first = next + 1;
+            return 0;
+        first = next + 1;
     }
-    return 0;
+}
+
+/* A copy of fd at a number that no entry of the table will take. */
+NSX_CHILD_CODE static long move_aside(const struct kept *kept, long fd)
+{
+    long from = 3;
+    for (;;) {
+        long moved = sys_fcntl(fd, F_DUPFD_CLOEXEC_, from);
+        if (moved < 0 || !is_kept(kept, moved))
+            return moved;
+        sys_close(moved);
+        from = moved + 1;
+    }
 }
 
 /* Sources that were close-on-exec until the helper's exec are so again. */
@@ -104,18 +118,18 @@ NSX_CHILD_CODE static void restore_cloexec(const struct kept *kept)
 }
 
 /* Two passes, so that cycles (0->1, 1->0) come out right: what another entry
- * will overwrite is first moved above them all, then each goes to its place. */
+ * will overwrite is first moved aside, then each goes to its place. */
 NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *step)
 {
     struct nsx_plan *plan = child->plan;
     struct nsx_fd *fd = child_at(plan, plan->fds);
     const uint32_t count = plan->nfds;
-    long above = count && fd[count - 1].child >= 2 ? fd[count - 1].child + 1 : 3;
+    struct kept kept = {fd, count, -1};
     (void)step;
 
-    struct kept kept = {fd, count, -1};
+    child->aux = -1;
     if (plan->flags & NSX_IN_HELPER && plan->parent_pidfd >= 0) {
-        long own = sys_fcntl(plan->parent_pidfd, F_DUPFD_CLOEXEC_, above);
+        long own = move_aside(&kept, plan->parent_pidfd);
         if (own < 0)
             return own;
         sys_close(plan->parent_pidfd);
@@ -126,7 +140,7 @@ NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *ste
         if (fd[i].moved < 0)
             continue;
         child->aux = fd[i].child;
-        long moved = sys_fcntl(fd[i].parent, F_DUPFD_CLOEXEC_, above);
+        long moved = move_aside(&kept, fd[i].parent);
         if (moved < 0)
             return moved;
         fd[i].moved = (int32_t)moved;

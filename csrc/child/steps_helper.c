@@ -17,6 +17,7 @@
 #define PR_GET_SECUREBITS_ 27
 #define SECBIT_NOROOT_ 1
 #define PR_CAP_AMBIENT_ 47
+#define PR_CAP_AMBIENT_IS_SET_ 1
 #define PR_CAP_AMBIENT_RAISE_ 2
 #define CAPABILITY_VERSION_3 0x20080522u
 
@@ -31,6 +32,11 @@ struct capability_sets {
     uint32_t effective, permitted, inheritable;
 };
 
+NSX_CHILD_CODE static long ambient(long what, long number)
+{
+    return nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, what, number, 0, 0, 0);
+}
+
 /* Root keeps its capabilities over an exec by being root; others by ambient
  * ones.  The helper takes both back at once. */
 NSX_CHILD_CODE static long keep_capabilities(struct nsx_plan *plan)
@@ -42,6 +48,11 @@ NSX_CHILD_CODE static long keep_capabilities(struct nsx_plan *plan)
     long error = sys_capget(&header, sets);
     if (error < 0 || !(sets[0].permitted | sets[1].permitted))
         return error;
+    for (int number = 0; number < 64; number++) {
+        /* EINVAL: a capability that this kernel does not know. */
+        if (ambient(PR_CAP_AMBIENT_IS_SET_, number) == 1)
+            plan->ambient[number / 32] |= 1u << number % 32;
+    }
     plan->inheritable[0] = sets[0].inheritable;
     plan->inheritable[1] = sets[1].inheritable;
     sets[0].inheritable |= sets[0].permitted;
@@ -53,8 +64,8 @@ NSX_CHILD_CODE static long keep_capabilities(struct nsx_plan *plan)
     for (int number = 0; number < 64; number++) {
         if (!(sets[number / 32].permitted >> number % 32 & 1))
             continue;
-        error = nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_RAISE_, number, 0, 0, 0);
-        if (error < 0 && error != -EINVAL_) /* a capability that this kernel does not know */
+        error = ambient(PR_CAP_AMBIENT_RAISE_, number);
+        if (error < 0 && error != -EINVAL_)
             return error;
     }
     return 0;

@@ -16,7 +16,9 @@ __asm__(NSX_START_ASM);
 #define F_SETFD_ 2
 #define FD_CLOEXEC_ 1
 #define PR_CAP_AMBIENT_ 47
+#define PR_CAP_AMBIENT_RAISE_ 2
 #define PR_CAP_AMBIENT_CLEAR_ALL_ 4
+#define PR_SET_NAME_ 15
 #define CAPABILITY_VERSION_3 0x20080522u
 #define FAILED 125
 
@@ -69,6 +71,9 @@ static void lower_capabilities(const struct nsx_plan *plan)
         uint32_t effective, permitted, inheritable;
     } sets[2];
     nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_CLEAR_ALL_, 0, 0, 0, 0);
+    for (int number = 0; number < 64; number++)
+        if (plan->ambient[number / 32] >> number % 32 & 1)
+            nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_RAISE_, number, 0, 0, 0);
     if (sys_capget(&header, sets) < 0)
         leave(FAILED);
     sets[0].inheritable = plan->inheritable[0];
@@ -84,6 +89,7 @@ void nsx_helper_main(const uintptr_t *stack)
     if (!plan)
         leave(FAILED);
     nsx_child_hold(plan);
+    sys_prctl(PR_SET_NAME_, NSX_P("nsext-helper"), 0);
     sys_close(fd);
     if (plan->parent_pidfd >= 0)
         sys_fcntl(plan->parent_pidfd, F_SETFD_, FD_CLOEXEC_);

@@ -53,6 +53,18 @@ NSX_CHILD_CODE long step_parent_death(struct nsx_child *child, const struct nsx_
     return sys_is_readable(child->plan->parent_pidfd) ? -ESRCH_ : 0;
 }
 
+/* Who kills an init that is PID 1 kills all; where it is a subreaper only, the
+ * program follows it this way.  It has one thread. */
+NSX_CHILD_CODE long step_init_death(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)step;
+    long error = sys_prctl(PR_SET_PDEATHSIG_, SIGKILL_, 0);
+    if (error < 0)
+        return error;
+    const long parent = nsx_syscall(__NR_getppid, 0, 0, 0, 0, 0, 0);
+    return parent == child->plan->init_pid ? 0 : -ESRCH_;
+}
+
 NSX_CHILD_CODE long step_setgroups(struct nsx_child *child, const struct nsx_step *step)
 {
     const struct nsx_plan *plan = child->plan;

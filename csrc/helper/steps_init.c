@@ -9,6 +9,7 @@
 
 #define PR_SET_CHILD_SUBREAPER_ 36
 #define PR_SET_DUMPABLE_ 4
+#define PR_SET_NAME_ 15
 #define SIGCHLD_ NSX_SIGCHLD
 #define SIGKILL_ 9
 #define SIGSTOP_ 19
@@ -139,6 +140,7 @@ NSX_CHILD_CODE static void become_init(struct init *init)
     struct nsx_plan *plan = init->plan;
     long kept = -1;
     sys_prctl(PR_SET_DUMPABLE_, 0, 0);
+    sys_prctl(PR_SET_NAME_, NSX_P("nsext-init"), 0);
     if (init->parent >= 0)
         kept = sys_dup3(init->parent, 0, 0);
     sys_close_range(kept == 0 ? 1 : 0, 0xffffffffu);
@@ -169,6 +171,7 @@ NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *st
     if (!init.first)
         sys_prctl(PR_SET_CHILD_SUBREAPER_, 1, 0);
 
+    plan->init_pid = (int32_t)nsx_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
     long pid = nsx_syscall(__NR_clone, SIGCHLD_, 0, 0, 0, 0, 0);
     if (pid < 0)
         return pid;

@@ -76,6 +76,11 @@ static enum nsx_state fail(struct nsx_spawn *spawn, struct nsx_failure failure)
 static enum nsx_state started(struct nsx_spawn *spawn)
 {
     close_own(spawn);
+    if (spawn->relayed) {
+        struct nsx_report report;
+        nsx_parent_report(spawn, &report);
+        spawn->inner_pid = report.inner_pid;
+    }
     if (!has_init(nsx_slot_plan(spawn->slot)))
         release(spawn);
     return NSX_STARTED;

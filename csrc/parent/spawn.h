@@ -33,6 +33,7 @@ struct nsx_spawn {
     pid_t pid;
     int pidfd;
     int parent_pidfd; /* our own, for a child that waits for us; -1 */
+    int inner_pid;    /* of a program that a second clone has brought into a pid namespace */
     int busy;         /* for the caller to note that it has left a BUSY one alone */
     int resumed;
     int relayed; /* pid and pidfd are the second clone's */

@@ -22,6 +22,11 @@ static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *owner, 
     int error = !pid || !pidfd || PyObject_SetAttrString(owner, "pid", pid) < 0 ||
                 PyObject_SetAttrString(owner, "_pidfd", pidfd) < 0 ||
                 PyObject_SetAttrString(owner, "_handle", child) < 0;
+    if (!error && spawn->inner_pid) {
+        PyObject *inner = PyLong_FromLong(spawn->inner_pid);
+        error = !inner || PyObject_SetAttrString(owner, "_inner_pid", inner) < 0;
+        Py_XDECREF(inner);
+    }
     Py_XDECREF(pid);
     Py_XDECREF(pidfd);
     Py_DECREF(child);
