@@ -4,8 +4,10 @@
 
 static const struct {
     const char *name, *stage, *signature;
+    int helper_only;
 } table[] = {
-#define STEP(name, stage, signature) {#name, #stage, signature},
+#define STEP(name, stage, signature) {#name, #stage, signature, 0},
+#define HELPER_STEP(name, stage, signature) {#name, #stage, signature, 1},
 #include "steps.def"
 #undef STEP
 };
@@ -15,6 +17,11 @@ _Static_assert(sizeof table / sizeof *table == NSX_OP_COUNT, "one row per step")
 const char *nsx_step_signature(uint32_t op)
 {
     return op < NSX_OP_COUNT ? table[op].signature : "";
+}
+
+int nsx_step_helper_only(uint32_t op)
+{
+    return op < NSX_OP_COUNT && table[op].helper_only;
 }
 
 const char *nsx_step_name(uint32_t op)
@@ -93,6 +100,8 @@ int nsx_blob_check(const void *bytes, size_t size)
             return -EINVAL_;
         gates += op == NSX_OP_gate;
         helpers += op == NSX_OP_helper;
+        if (table[op].helper_only && !helpers)
+            return -EINVAL_;
     }
     if (helpers > 1 || gates != (blob->uid_map_size || blob->gid_map_size))
         return -EINVAL_;

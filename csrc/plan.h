@@ -114,6 +114,7 @@ struct nsx_plan {
 /* The signature of a step, "" if there is no such op. */
 const char *nsx_step_signature(uint32_t op);
 const char *nsx_step_name(uint32_t op);
+int nsx_step_helper_only(uint32_t op);
 const char *nsx_step_stage(uint32_t op);
 
 /* 0, or -EINVAL where these bytes are not a blob that a child can run, or not a

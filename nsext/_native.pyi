@@ -2,10 +2,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 _Failure: TypeAlias = tuple[str, int, int, int, int]  # kind, step, errno, aux, signal
-_Result: TypeAlias = tuple[int, int, _Failure | None]  # pid, pidfd
+_Child: TypeAlias = Any  # a capsule
 
 CHILD_TEXT: Final[tuple[int, int]]
 STEPS: Final[dict[str, tuple[str, str]]]
+HELPER_STEPS: Final[frozenset[str]]
 
 def pack(
     new_flags: int,
@@ -22,11 +23,27 @@ def spawn(
     fds: tuple[tuple[int, int], ...],
     close_fds: bool,
     timeout: float | None,
+    helper: str | None,
+    joins: tuple[tuple[int, int], ...],
+    patience: float | None,
+    owner: object,
     /,
-) -> _Result: ...
+) -> _Failure | None: ...
+def finish(
+    child: _Child, timeout: float | None, patience: float | None, owner: object, /
+) -> _Failure | None: ...
+def abort(child: _Child, /) -> None: ...
+def report(child: _Child, /) -> tuple[int, int | None]: ...  # inner pid, wait status
+def resume(child: _Child, timeout: float | None, owner: object, /) -> _Failure | None: ...
 def clone(
-    blob: bytes, entry: int, arg: int, stack_size: int, timeout: float | None, /
-) -> _Result: ...
+    blob: bytes,
+    entry: int,
+    arg: int,
+    stack_size: int,
+    timeout: float | None,
+    owner: object,
+    /,
+) -> _Failure | None: ...
 def wait(pidfd: int, timeout: float | None, /) -> int | None: ...
 def send_signal(pidfd: int, sig: int, /) -> None: ...
 def capsule_pointer(capsule: object, /) -> int: ...

@@ -14,14 +14,12 @@ struct kernel_sigaction {
     uint64_t mask;
 };
 
-/* arg: a bit for each signal, as in a sigset.  CLONE_CLEAR_SIGHAND leaves what
- * was ignored ignored; where the kernel could not do even that, do it here. */
-NSX_CHILD_CODE long step_default_signals(struct nsx_child *child, const struct nsx_step *step)
+NSX_CHILD_CODE static long reset_handlers(struct nsx_child *child, uint64_t these)
 {
     const struct kernel_sigaction reset = {0};
     const int all = child->plan->flags & NSX_RESET_SIGNALS;
     for (int number = 1; number <= NSX_NSIG; number++) {
-        if (!(step->arg[0] >> (number - 1) & 1)) {
+        if (!(these >> (number - 1) & 1)) {
             struct kernel_sigaction old = {0};
             if (!all || sys_rt_sigaction(number, NULL, &old) < 0)
                 continue;
@@ -36,11 +34,17 @@ NSX_CHILD_CODE long step_default_signals(struct nsx_child *child, const struct n
     return 0;
 }
 
-/* From here on signals reach the child.  Handlers of the parent are gone since
- * the clone or the step above, so none of them can run on shared memory. */
-NSX_CHILD_CODE static void restore_mask(const struct nsx_plan *plan)
+/* arg: a bit for each signal, as in a sigset.  CLONE_CLEAR_SIGHAND leaves what
+ * was ignored ignored; where the kernel could not do even that, it is done here.
+ * From here on signals reach the child: no handler of the parent's is left that
+ * could run on shared memory.  What has been pending ends it in this step. */
+NSX_CHILD_CODE long step_default_signals(struct nsx_child *child, const struct nsx_step *step)
 {
-    sys_rt_sigprocmask(SIG_SETMASK_, &plan->sigmask, NULL);
+    long error = reset_handlers(child, step->arg[0]);
+    if (error < 0)
+        return error;
+    sys_rt_sigprocmask(SIG_SETMASK_, &child->plan->sigmask, NULL);
+    return 0;
 }
 
 /* As execvp(3) and subprocess search PATH: the first error that is not "not
@@ -54,7 +58,6 @@ NSX_CHILD_CODE long step_exec(struct nsx_child *child, const struct nsx_step *st
     long first = 0, error = -ENOENT_;
     (void)step;
 
-    restore_mask(plan);
     for (uint32_t i = 0; i < plan->nexecs; i++) {
         error = sys_execve((const char *)path[i], argv, envp);
         if (error != -ENOENT_ && error != -ENOTDIR_ && !first) {
@@ -72,7 +75,6 @@ NSX_CHILD_CODE long step_call(struct nsx_child *child, const struct nsx_step *st
     int (*entry)(void *) = (int (*)(void *))(uintptr_t)plan->entry;
     void *arg = (void *)(uintptr_t)plan->entry_arg;
     (void)step;
-    restore_mask(plan);
     nsx_child_announce(plan);
     int status = entry(arg);
     nsx_syscall(__NR_exit_group, status & 0xff, 0, 0, 0, 0, 0);

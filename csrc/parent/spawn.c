@@ -272,14 +272,14 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
 
     if (!record.failed) {
         struct nsx_end end = {0};
-        if (last && plan->flags & NSX_ANNOUNCE) {
-            if (!record.ctid) /* announced; a copy keeps PF_FORKNOEXEC for good */
-                return started(spawn);
-        } else if (last) {
-            if (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1 || end.exited || !end.status_known ||
-                !never_executed(spawn->pid))
-                return started(spawn);
-        } else if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) != 1) {
+        const int copy = (plan->flags & NSX_ANNOUNCE) != 0;
+        if (last && copy && !record.ctid) /* it has announced itself */
+            return started(spawn);
+        if (last && !copy &&
+            (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1 || end.exited || !end.status_known ||
+             !never_executed(spawn->pid)))
+            return started(spawn);
+        if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) != 1) {
             end.status = 0;
         } else if (end.exited) {
             /* An init that has lost its program: it knows the signal. */

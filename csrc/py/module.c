@@ -24,6 +24,20 @@ static PyObject *step_table(void)
     return table;
 }
 
+static PyObject *helper_steps(void)
+{
+    PyObject *names = PyFrozenSet_New(NULL);
+    for (uint32_t op = 0; names && op < NSX_OP_COUNT; op++) {
+        if (!nsx_step_helper_only(op))
+            continue;
+        PyObject *name = PyUnicode_FromString(nsx_step_name(op));
+        if (!name || PySet_Add(names, name) < 0)
+            Py_CLEAR(names);
+        Py_XDECREF(name);
+    }
+    return names;
+}
+
 static int add(PyObject *module, const char *name, PyObject *value)
 {
     int error = value ? PyModule_AddObjectRef(module, name, value) : -1;
@@ -35,7 +49,7 @@ static int native_exec(PyObject *module)
 {
     struct native_state *state = native_state(module);
     *state = (struct native_state){.clone3_missing = 0};
-    if (add(module, "STEPS", step_table()) < 0)
+    if (add(module, "STEPS", step_table()) < 0 || add(module, "HELPER_STEPS", helper_steps()) < 0)
         return -1;
     return add(module, "CHILD_TEXT",
                Py_BuildValue("(KK)", (unsigned long long)(uintptr_t)__start_nsx_child,
