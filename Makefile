@@ -82,7 +82,7 @@ wheel: build $(VENV)/.wheel ## build, check, install and try this machine's whee
 	auditwheel --verbose repair --wheel-dir build/wheel/repaired build/wheel/*.whl 2>build/wheel/log \
 	    || { cat build/wheel/log; exit 1; }
 	auditwheel show build/wheel/repaired/*.whl
-	$(PY) tools/wheel_check.py build/wheel/repaired/*.whl
+	$(PY) tools/wheel_check.py build/wheel/*.tar.gz build/wheel/repaired/*.whl
 	@case $$(echo build/wheel/repaired/*.whl) in *abi3*) \
 	    set -x; abi3audit --strict --summary build/wheel/repaired/*.whl;; esac
 	$(PY) -m venv build/wheel/empty
@@ -106,7 +106,7 @@ sanitize: build $(VENV)/.test ## the tests under AddressSanitizer and UBSan
 	    $(abspath $(PY)) -m pytest -k 'not nothing_grows' $(PYTEST_ARGS)
 
 clean: ## remove all that was made, environments too
-	rm -rf .venv .venv-* build dist wheelhouse *.egg-info nsext/*.so
+	rm -rf .venv .venv-* build dist wheelhouse *.egg-info nsext/*.so nsext/nsext-helper
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,7 +1,6 @@
 """Build of the C core.  All else is declared in pyproject.toml."""
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -87,7 +86,8 @@ class BuildExt(build_ext):
         )
         target = os.path.join(os.path.dirname(self.get_ext_fullpath(ext.name)), "nsext-helper")
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        command = [self.compiler.compiler_so[0], *HELPER_LINK, *objects, "-o", target]
+        # Not LDFLAGS, which may ask for what needs a libc.
+        command = [*self.compiler.linker_exe, *HELPER_LINK, *objects, "-o", target]
         subprocess.run(command, check=True)
         os.chmod(target, 0o755)
 
@@ -96,7 +96,8 @@ class BuildExt(build_ext):
         if not HAS_HELPER:
             return
         built = os.path.dirname(self.get_ext_fullpath("nsext._native"))
-        shutil.copy2(os.path.join(self.build_lib, "nsext", "nsext-helper"), built)
+        # copy_file() makes a new file: the old one may be running.
+        self.copy_file(os.path.join(self.build_lib, "nsext", "nsext-helper"), built)
 
     def get_outputs(self) -> list[str]:
         outputs = super().get_outputs()

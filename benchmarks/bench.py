@@ -60,8 +60,8 @@ class Times:
     threads: float
 
 
-FULL = Times(plain=25, four=35, every=15, kind=9, unpinned=10, memory=3, passes=3, threads=0.5)
-QUICK = Times(plain=4, four=5, every=3, kind=0.8, unpinned=2, memory=0.8, passes=1, threads=0.15)
+FULL = Times(plain=25, four=35, every=15, kind=9, unpinned=10, memory=1.6, passes=5, threads=0.5)
+QUICK = Times(plain=4, four=5, every=3, kind=0.8, unpinned=2, memory=0.6, passes=1, threads=0.15)
 
 
 @dataclass
@@ -72,9 +72,20 @@ class Results:
     privileged: bool = True
     pinned: dict[str, Table] = field(default_factory=dict)  # by kinds; "" is none
     unpinned: dict[str, Table] = field(default_factory=dict)
-    memory: dict[int, Table] = field(default_factory=dict)  # by MiB
+    passes: list[dict[int, Table]] = field(default_factory=list)  # each by MiB resident
     threads: dict[int, dict[str, float]] = field(default_factory=dict)  # spawns per second
     seconds: float = 0
+
+    @property
+    def memory(self) -> dict[int, Table]:
+        """All passes in one, by MiB."""
+        merged: dict[int, Table] = {}
+        for one in self.passes:
+            for size, table in one.items():
+                into = merged.setdefault(size, {})
+                for name, series in table.items():
+                    into.setdefault(name, measure.Series()).blocks.update(series.blocks)
+        return merged
 
     def as_json(self) -> dict[str, Any]:
         tables = {
@@ -146,12 +157,13 @@ class Benchmark:
         sizes = [size for size in SIZES if size < measure.available_memory() * 0.7]
         with pinned():
             ready = self._ready(FOUR, IN_MEMORY)
-            for _ in range(self.times.passes):
+            for number in range(self.times.passes):
+                one: dict[int, Table] = {}
                 for size in sizes:
-                    say(f"{size // MIB} MiB resident")
+                    say(f"{size // MIB} MiB resident, {number + 1} of {self.times.passes}")
                     ballast.grow(size)
-                    table = interleave(ready, self.times.memory)
-                    merge(self.results.memory.setdefault(size // MIB, {}), table)
+                    one[size // MIB] = interleave(ready, self.times.memory, slow=2)
+                self.results.passes.append(one)
                 ballast.release()
 
     def threads(self) -> None:
@@ -166,11 +178,6 @@ class Benchmark:
             self.results.threads[count] = {
                 name: statistics.median(each) for name, each in rates.items()
             }
-
-
-def merge(into: Table, table: Table) -> None:
-    for name, series in table.items():
-        into.setdefault(name, measure.Series()).blocks.update(series.blocks)
 
 
 def say(text: str) -> None:

@@ -100,8 +100,11 @@ def working(contenders: Sequence[Contender]) -> list[Contender]:
     return result
 
 
-def interleave(contenders: Sequence[Contender], seconds: float) -> Table:
-    """Measure in rounds, each a block of every contender in a new order, for so long."""
+def interleave(contenders: Sequence[Contender], seconds: float, slow: int = 5) -> Table:
+    """Measure in rounds, each a block of every contender in a new order, for so long.
+
+    slow: samples of a contender that takes more than 20 ms.
+    """
     sizes = {contender.name: _size_of_block(contender) for contender in contenders}
     table: Table = {contender.name: Series() for contender in contenders}
     shuffler = random.Random(1)
@@ -117,7 +120,7 @@ def interleave(contenders: Sequence[Contender], seconds: float) -> Table:
             shuffler.shuffle(order)
             for contender in order:
                 size = sizes[contender.name]
-                if size == 1 and rounds >= 5:  # hundreds of milliseconds each
+                if size == 1 and rounds >= slow:
                     continue
                 skip = WARM_UP if size > 1 else 0
                 samples = contender.sample(skip + size)[skip:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def machine() -> dict[str, str]:
                 break
     return {
         "cpu": f"{model}, {len(os.sched_getaffinity(0))} CPUs",
+        "load": f"load {os.getloadavg()[0]:.1f} before",
         "memory": f"{available_memory() / 2**30:.0f} GiB free",
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -105,8 +107,10 @@ def targets(results: Results) -> list[Target]:
     ]
     for name in (SPAWN, POPEN):
         value = None
-        if 0 in memory and 4096 in memory:
-            value = memory[4096][name].median / memory[0][name].median
+        if 4096 in memory:
+            value = statistics.median(
+                one[4096][name].median / one[0][name].median for one in results.passes
+            )
         found.append(Target(f"{name}, 4 GiB resident, to none", value, 1.1))
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -123,10 +122,10 @@ class _PatientPopen(Popen):
     _patience = 0.002
 
 
-async def open_process(command: str | bytes | Sequence[Any], kwargs: dict[str, Any]) -> Process:
+async def open_process(command: Any, kwargs: dict[str, Any]) -> Process:
     """See nsext.open_process()."""
     kwargs.setdefault("shell", isinstance(command, (str, bytes)))
     popen = _PatientPopen(command, bufsize=0, **kwargs)
-    if not popen._child_created:  # type: ignore[attr-defined]
+    if not popen._child_created:
         await popen._finish(anyio.sleep)
     return Process(popen)

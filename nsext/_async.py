@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
-    import anyio.abc
-
+    from ._anyio import Process as AnyioProcess
     from ._asyncio import Process
+    from ._keywords import AnyioKeywords, AsyncioKeywords, File
+    from ._spec import StrOrBytesPath
 
 
-async def create_subprocess_exec(program: Any, *args: Any, **kwargs: Any) -> Process:
+async def create_subprocess_exec(
+    program: StrOrBytesPath, *args: StrOrBytesPath, **kwargs: Unpack[AsyncioKeywords]
+) -> Process:
     """Start a program under asyncio: an asyncio.subprocess.Process, with its streams.
 
     As asyncio.create_subprocess_exec (stdin, stdout, stderr, limit), plus the keywords of
@@ -23,7 +26,7 @@ async def create_subprocess_exec(program: Any, *args: Any, **kwargs: Any) -> Pro
     return await _asyncio.create_subprocess_exec(program, *args, **kwargs)
 
 
-async def create_subprocess_shell(cmd: str | bytes, **kwargs: Any) -> Process:
+async def create_subprocess_shell(cmd: str | bytes, **kwargs: Unpack[AsyncioKeywords]) -> Process:
     """Run a shell command under asyncio.  As create_subprocess_exec()."""
     from . import _asyncio
 
@@ -31,13 +34,13 @@ async def create_subprocess_shell(cmd: str | bytes, **kwargs: Any) -> Process:
 
 
 async def open_process(
-    command: str | bytes | Sequence[Any],
+    command: StrOrBytesPath | Sequence[StrOrBytesPath],
     *,
-    stdin: Any = -1,
-    stdout: Any = -1,
-    stderr: Any = -1,
-    **kwargs: Any,
-) -> anyio.abc.Process:
+    stdin: File = -1,
+    stdout: File = -1,
+    stderr: File = -1,
+    **kwargs: Unpack[AnyioKeywords],
+) -> AnyioProcess:
     """Start a program under anyio, on asyncio or trio: an anyio.abc.Process, with its streams.
 
     As anyio.open_process (a str is a shell command), plus the keywords of nsext.Popen.  Needs
@@ -45,5 +48,5 @@ async def open_process(
     """
     from . import _anyio
 
-    kwargs.update(stdin=stdin, stdout=stdout, stderr=stderr)
-    return await _anyio.open_process(command, kwargs)
+    keywords: dict[str, Any] = {**kwargs, "stdin": stdin, "stdout": stdout, "stderr": stderr}
+    return await _anyio.open_process(command, keywords)

@@ -85,7 +85,7 @@ class _Transport(asyncio.SubprocessTransport):
     async def _wait(self) -> int:
         if self._popen.returncode is not None:
             return self._popen.returncode
-        waiter = self._loop.create_future()
+        waiter: asyncio.Future[int] = self._loop.create_future()
         self._waiters.append(waiter)
         return await waiter
 
@@ -190,7 +190,7 @@ async def start(args: Any, **kwargs: Any) -> Popen:
     if kwargs.pop("bufsize", 0):
         raise ValueError("bufsize must be 0")
     popen = _QuietPopen(args, bufsize=0, **kwargs)
-    if not popen._child_created:  # type: ignore[attr-defined]
+    if not popen._child_created:
         await popen._finish(asyncio.sleep)
     return popen
 

@@ -25,8 +25,9 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
 
     Joining a user or pid namespace puts the child where others may trace it, and with it the
     memory it runs in; in a joined mount namespace "#!/proc/self/exe" would be this interpreter,
-    for somebody else to run and to overwrite; joining a time namespace is refused while that memory is shared.  New user
-    and time namespaces inside joined ones need a second clone, which only the helper makes.
+    for somebody else to run and to overwrite; joining a time namespace is refused while that
+    memory is shared.  New user and time namespaces inside joined ones need a second clone, which
+    only the helper makes.
 
     A change of kernel uid or gid makes the memory it happens in non-dumpable: inline, the
     caller's own, for good.  Groups go with it.
@@ -198,7 +199,7 @@ def compile(
     """
     init = init or spec.init
     new = int(spec.new)  # type: ignore[arg-type]
-    at_clone = new & ~CloneFlags.NEWTIME
+    at_clone: int = new & ~CloneFlags.NEWTIME
     ids: list[Step] = []
     uid_map = gid_map = None
     if new & CloneFlags.NEWUSER:

@@ -6,18 +6,21 @@ import errno
 import os
 import select
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import _native
 from ._errors import SpawnError
 from ._fds import HasFileno, fileno
 from ._flags import ALL, BY_KIND, NONE, CloneFlags, kind_names, parse_kinds
 
+if TYPE_CHECKING:
+    from ._namespace import Namespaces
+
 Target = int | str | os.PathLike[str] | HasFileno
 """A pid (an int always is one), a path with a slash in it, or what has a fileno(): a pidfd or a
 namespace's descriptor."""
 
-Joins = Target | Mapping[str, Target]
+Joins: TypeAlias = "Target | Mapping[str, Target] | Namespaces"
 
 
 class Fd:

@@ -7,7 +7,8 @@ from typing import Any, TypedDict
 
 from ._fds import HasFileno
 from ._flags import Kinds
-from ._spec import IdMap, Propagation, Rlimits, StrOrBytesPath
+from ._join import Joins
+from ._spec import IdMap, Propagation, Rlimits, Spec, StrOrBytesPath
 
 Args = StrOrBytesPath | Sequence[StrOrBytesPath]
 File = int | HasFileno | None
@@ -18,6 +19,7 @@ class NamespaceFields(TypedDict, total=False):
     """Fields of Sandbox that are no arguments of subprocess.Popen."""
 
     new: Kinds
+    join: Joins | None
     uid_map: IdMap | None
     gid_map: IdMap | None
     hostname: str | None
@@ -29,6 +31,8 @@ class NamespaceFields(TypedDict, total=False):
     rlimits: Rlimits
     affinity: Iterable[int] | None
     nice: int | None
+    init: bool
+    kill_on_parent_exit: bool
 
 
 class SandboxFields(NamespaceFields, total=False):
@@ -45,7 +49,7 @@ class SandboxFields(NamespaceFields, total=False):
 
 
 class PopenKeywords(NamespaceFields, total=False):
-    """What Popen takes by keyword only; text, encoding and errors apart."""
+    """What Popen takes by keyword only, and run() too; text, encoding and errors apart."""
 
     user: str | int | None
     group: str | int | None
@@ -71,16 +75,19 @@ class OutputKeywords(PopenKeywords, total=False):
     timeout: float | None
 
 
-class _BoxPositional(TypedDict, total=False):
-    """What a Sandbox's methods take by keyword, and the functions by position too."""
+class HeldKeywords(PopenKeywords, total=False):
+    """As PopenKeywords, for who gets the process: nobody could resume one of run()."""
 
-    bufsize: int
+    paused: bool
+    hold: Kinds
+
+
+class _ProgramKeywords(TypedDict, total=False):
+    """What subprocess.Popen takes by position, and all of us by keyword."""
+
     executable: StrOrBytesPath | None
-    stdin: File
-    stderr: File
     preexec_fn: None
     close_fds: bool
-    shell: bool
     cwd: StrOrBytesPath | None
     env: Env | None
     startupinfo: Any
@@ -90,7 +97,16 @@ class _BoxPositional(TypedDict, total=False):
     pass_fds: Collection[int]
 
 
-class BoxPopenKeywords(_BoxPositional, PopenKeywords, total=False):
+class _BoxPositional(_ProgramKeywords, total=False):
+    """What a Sandbox's methods take by keyword, and the functions by position too."""
+
+    bufsize: int
+    stdin: File
+    stderr: File
+    shell: bool
+
+
+class BoxPopenKeywords(_BoxPositional, HeldKeywords, total=False):
     """For Sandbox.popen()."""
 
     stdout: File
@@ -129,3 +145,30 @@ class SpawnKeywords(SandboxFields, total=False):
     close_fds: bool
     fd_map: Mapping[int, int | HasFileno]
     spawn_timeout: float | None
+
+
+class BoxAsyncioKeywords(_ProgramKeywords, HeldKeywords, total=False):
+    """For Sandbox.create_subprocess_exec() and create_subprocess_shell()."""
+
+    stdin: File
+    stdout: File
+    stderr: File
+    limit: int
+
+
+class AsyncioKeywords(BoxAsyncioKeywords, total=False):
+    """For create_subprocess_exec() and create_subprocess_shell()."""
+
+    sandbox: Spec | None
+
+
+class BoxAnyioKeywords(_ProgramKeywords, HeldKeywords, total=False):
+    """For Sandbox.open_process(); its streams apart."""
+
+    shell: bool
+
+
+class AnyioKeywords(BoxAnyioKeywords, total=False):
+    """For open_process(); its streams apart."""
+
+    sandbox: Spec | None

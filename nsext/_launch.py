@@ -104,7 +104,7 @@ def plan_of(
         named = has_names(spec)
         numbers = _by_number(spec) if named else spec
         body = body or body_of(spec, paused, joined)
-        if body == "inline" and spec.new & CloneFlags.NEWTIME and not _exec_enters_time():  # type: ignore[operator]
+        if body == "inline" and int(spec.new) & CloneFlags.NEWTIME and not _exec_enters_time():  # type: ignore[arg-type]
             body = "helper"  # which may enter it before exec
         plan = Plan(numbers, restore_signals, body, paused, joined, init)
         if not named:  # those are looked up anew each time

@@ -7,7 +7,7 @@ import os
 import select
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 from . import _native
 from ._fds import fileno
@@ -120,6 +120,9 @@ class Namespace:
             _close(fd)
 
 
+_N = TypeVar("_N", bound=Namespace)
+
+
 class _Process:
     """A process held by a pidfd while its files in /proc are opened."""
 
@@ -141,7 +144,7 @@ class _Process:
                 raise TypeError(f"{target!r} is no process")
             self.pid = pid
 
-    def open(self, cls: type[Any], kind: str) -> Any:
+    def open(self, cls: type[_N], kind: str) -> _N:
         if kind not in BY_KIND:
             raise ValueError(f"unknown namespace kind {kind!r}: one of {' '.join(BY_KIND)}")
         if self.pid <= 0:

@@ -280,7 +280,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 self._namespaces.close()
             raise
 
-    def __del__(self, _del: Any = subprocess.Popen.__del__, _close: Any = os.close) -> None:  # type: ignore[attr-defined]
+    def __del__(self, _del: Any = subprocess.Popen.__del__, _close: Any = os.close) -> None:
         _del(self)
         # Whoever waits by pid, as asyncio does, sets the return code and knows of no pidfd.
         if self._pidfd >= 0 and self.returncode is not None:

@@ -1,9 +1,11 @@
 import subprocess
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, AnyStr, Literal, Unpack, overload
 
 from ._fds import HasFileno
+from ._flags import Kinds
 from ._keywords import Args, Env, File, NamespaceFields
+from ._namespace import Namespaces
 from ._process import PidfdChild
 from ._sandbox import Sandbox
 from ._spec import StrOrBytesPath
@@ -11,7 +13,6 @@ from ._spec import StrOrBytesPath
 class Popen(PidfdChild, subprocess.Popen[AnyStr]):
     pid: int
     returncode: int | Any
-    body: Literal["inline", "helper"]
     @overload  # text is True
     def __init__(
         self: Popen[str],
@@ -45,6 +46,8 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         sandbox: Sandbox | None = None,
         fd_map: Mapping[int, int | HasFileno] = ...,
         spawn_timeout: float | None = None,
+        paused: bool = False,
+        hold: Kinds = ...,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # encoding is given
@@ -80,6 +83,8 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         sandbox: Sandbox | None = None,
         fd_map: Mapping[int, int | HasFileno] = ...,
         spawn_timeout: float | None = None,
+        paused: bool = False,
+        hold: Kinds = ...,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # errors is given
@@ -115,6 +120,8 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         sandbox: Sandbox | None = None,
         fd_map: Mapping[int, int | HasFileno] = ...,
         spawn_timeout: float | None = None,
+        paused: bool = False,
+        hold: Kinds = ...,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # universal_newlines is True
@@ -150,6 +157,8 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         sandbox: Sandbox | None = None,
         fd_map: Mapping[int, int | HasFileno] = ...,
         spawn_timeout: float | None = None,
+        paused: bool = False,
+        hold: Kinds = ...,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # none of them
@@ -185,6 +194,8 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         sandbox: Sandbox | None = None,
         fd_map: Mapping[int, int | HasFileno] = ...,
         spawn_timeout: float | None = None,
+        paused: bool = False,
+        hold: Kinds = ...,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # whatever
@@ -220,6 +231,23 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         sandbox: Sandbox | None = None,
         fd_map: Mapping[int, int | HasFileno] = ...,
         spawn_timeout: float | None = None,
+        paused: bool = False,
+        hold: Kinds = ...,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
+    @property
+    def body(self) -> Literal["inline", "helper"]: ...
+    @property
+    def inner_pid(self) -> int: ...
+    @property
+    def program_pid(self) -> int: ...
+    @property
+    def namespaces(self) -> Namespaces: ...
+    def resume(self) -> None: ...
     def send_signal(self, sig: int) -> None: ...
+    async def wait_async(self) -> int: ...
+    # For _asyncio and _anyio.
+    _child_created: bool
+    _patience: float | None
+    async def _finish(self, sleep: Callable[[float], Awaitable[object]]) -> None: ...
+    def _drop(self) -> None: ...

@@ -53,16 +53,17 @@ class PidfdChild:
             return 0
         code: int | None = _wait(self._pidfd, timeout)
         if code is not None:
-            self.returncode = code if self._handle is None else self._program_code(code)
+            status = code if self._handle is None else self._program_code(code)
+            self.returncode = status  # type: ignore[misc]
             with self._fd_lock:
-                pidfd, self._pidfd = self._pidfd, -1
+                pidfd, self._pidfd = self._pidfd, -1  # type: ignore[misc]
                 _close(pidfd)
         return code
 
     def _program_code(self, code: int) -> int:
         """An init has ended with *code*: what its program ended with is in its record."""
         handle, self._handle = self._handle, None
-        self._inner_pid, status = _native.report(handle)
+        self._inner_pid, status = _native.report(handle)  # type: ignore[misc]
         if status is None or code < 0:
             return code
         return os.waitstatus_to_exitcode(status)

@@ -1,19 +1,25 @@
+from collections.abc import Sequence
 from typing import Any, Literal, Unpack, overload
 
 from _typeshed import ReadableBuffer
 
+from ._anyio import Process as AnyioProcess
+from ._asyncio import Process as AsyncioProcess
 from ._keywords import (
     Args,
+    BoxAnyioKeywords,
+    BoxAsyncioKeywords,
     BoxCallKeywords,
     BoxOutputKeywords,
     BoxPopenKeywords,
     BoxRunKeywords,
+    File,
     SpawnKeywords,
 )
 from ._popen import Popen
 from ._process import Process
 from ._run import CompletedProcess
-from ._spec import Spec
+from ._spec import Spec, StrOrBytesPath
 
 class Sandbox(Spec):
     @overload  # text is True
@@ -247,3 +253,21 @@ class Sandbox(Spec):
         **kwargs: Unpack[BoxPopenKeywords],
     ) -> Popen[Any]: ...
     def spawn(self, args: Args, **kwargs: Unpack[SpawnKeywords]) -> Process: ...
+    async def create_subprocess_exec(
+        self,
+        program: StrOrBytesPath,
+        *args: StrOrBytesPath,
+        **kwargs: Unpack[BoxAsyncioKeywords],
+    ) -> AsyncioProcess: ...
+    async def create_subprocess_shell(
+        self, cmd: str | bytes, **kwargs: Unpack[BoxAsyncioKeywords]
+    ) -> AsyncioProcess: ...
+    async def open_process(
+        self,
+        command: StrOrBytesPath | Sequence[StrOrBytesPath],
+        *,
+        stdin: File = -1,
+        stdout: File = -1,
+        stderr: File = -1,
+        **kwargs: Unpack[BoxAnyioKeywords],
+    ) -> AnyioProcess: ...

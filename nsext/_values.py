@@ -57,7 +57,7 @@ def uts_name(value: Any, what: str) -> str:
 def path(value: Any, what: str) -> Any:
     """A path without a NUL, as it was given: errors name it so, as subprocess's do."""
     plain = os.fspath(value)
-    if ("\0" if isinstance(plain, str) else b"\0") in plain:  # type: ignore[operator]
+    if ("\0" if isinstance(plain, str) else b"\0") in plain:
         raise ValueError(f"{what}: embedded null byte")
     return value if isinstance(value, (str, bytes, PurePath)) else plain
 

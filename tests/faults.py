@@ -324,7 +324,10 @@ def open_fds() -> dict[int, str]:
             fds[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
             pass  # the listing's own
-    return fds
+    # What the core keeps: the helper's image, and the memfds of a few plans.
+    kept = [fd for fd, name in fds.items() if name.startswith("/memfd:nsext-")]
+    assert len(kept) <= 9, fds
+    return {fd: name for fd, name in fds.items() if fd not in kept}
 
 
 def children() -> list[int] | None:

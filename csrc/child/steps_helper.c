@@ -43,7 +43,8 @@ NSX_CHILD_CODE static long keep_capabilities(struct nsx_plan *plan)
 {
     struct capability_header header = {CAPABILITY_VERSION_3, 0};
     struct capability_sets sets[2];
-    if (sys_geteuid() == 0 && !(sys_prctl(PR_GET_SECUREBITS_, 0, 0) & SECBIT_NOROOT_))
+    const long bits = sys_prctl(PR_GET_SECUREBITS_, 0, 0);
+    if (sys_geteuid() == 0 && (bits < 0 || !(bits & SECBIT_NOROOT_)))
         return 0;
     long error = sys_capget(&header, sets);
     if (error < 0 || !(sets[0].permitted | sets[1].permitted))

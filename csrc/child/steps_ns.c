@@ -6,7 +6,7 @@ enum { PART_OPEN = 1, PART_ENTER = 2 };
 #define EPERM_ 1
 #define ENOENT_ 2
 #define PR_SET_DUMPABLE_ 4
-#define O_PATH_DIRECTORY_CLOEXEC (010000000 | 0200000 | 02000000)
+#define O_PATH_CLOEXEC (010000000 | 02000000)
 #define PROC_SUPER_MAGIC_ 0x9fa0
 
 NSX_CHILD_CODE static long join_one(struct nsx_child *child, struct nsx_join *join)
@@ -24,7 +24,7 @@ NSX_CHILD_CODE static long join_one(struct nsx_child *child, struct nsx_join *jo
 NSX_CHILD_CODE static long keep_proc(struct nsx_plan *plan)
 {
     uint64_t status[16];
-    long fd = sys_openat(NSX_AT_FDCWD, "/proc", O_PATH_DIRECTORY_CLOEXEC);
+    long fd = sys_openat(NSX_AT_FDCWD, "/proc", O_PATH_CLOEXEC);
     if (fd < 0)
         return fd;
     long error = nsx_syscall(__NR_fstatfs, fd, NSX_P(status), 0, 0, 0, 0);

@@ -168,8 +168,11 @@ NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *st
 
     sys_rt_sigaction(SIGCHLD_, reset, NULL);
     init.first = nsx_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0) == 1;
-    if (!init.first)
-        sys_prctl(PR_SET_CHILD_SUBREAPER_, 1, 0);
+    if (!init.first) {
+        long error = sys_prctl(PR_SET_CHILD_SUBREAPER_, 1, 0);
+        if (error < 0)
+            return error;
+    }
 
     plan->init_pid = (int32_t)nsx_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
     long pid = nsx_syscall(__NR_clone, SIGCHLD_, 0, 0, 0, 0, 0);

@@ -1,0 +1,219 @@
+"""Constants that are written out in csrc/ and nsext/, against the headers of this machine.
+
+csrc/ writes them out so that the age of the build machine's headers does not matter; a compiler
+compares each with the header here, where that knows it.
+"""
+
+import os
+import re
+import resource
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import compiled, needs
+
+import nsext
+from nsext import _compile, _flags, _values
+
+CSRC = Path(__file__).parent.parent / "csrc"
+
+HEADERS = """
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <linux/capability.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <linux/magic.h>
+#include <linux/prctl.h>
+#include <linux/securebits.h>
+#include <asm/ioctls.h>
+#include <stddef.h>
+#include <dirent.h>
+#include <errno.h>
+#include <poll.h>
+"""
+
+# What csrc/ calls NSX_NAME is NAME in the headers, but for these.
+EXCEPT = {
+    "NSX_CLONE_NEW_ALL": None,  # of ours
+    "NSX_SIGSET_BYTES": "(_NSIG - 1) / 8",
+    "NSX_NSIG": "_NSIG - 1",
+    "NSX_PIDFD_INFO_EXIT": "PIDFD_INFO_EXIT",
+    "NSX_FUTEX_TID_MASK": "FUTEX_TID_MASK",
+}
+
+# Constants of the child's files, which may not include the C library's headers: NAME_ is NAME
+# there, but for these; None: ours.
+SPECIAL = {
+    "ALL_CHILDREN": "__WALL",
+    "CAPABILITY_VERSION_3": "_LINUX_CAPABILITY_VERSION_3",
+    "CORE_FLAG": "WCOREFLAG",
+    "FAILED": None,
+    "LAST_FD": "~0U",
+    "MS_NOSUID_NODEV_NOEXEC": "(MS_NOSUID | MS_NODEV | MS_NOEXEC)",
+    "NO_ID": "~0U",
+    "OVERFLOW_ID_": None,
+    "OVERFLOW_ID": None,
+    "O_PATH_CLOEXEC": "(O_PATH | O_CLOEXEC)",
+    "PROT_READ_WRITE": "(PROT_READ | PROT_WRITE)",
+    "SECBIT_NOROOT_": "SECBIT_NOROOT",
+    "SFD_CLOEXEC_NONBLOCK": "(SFD_CLOEXEC | SFD_NONBLOCK)",
+    "SOCK_DGRAM_CLOEXEC": "(SOCK_DGRAM | SOCK_CLOEXEC)",
+}
+CHILD = sorted([*(CSRC / "child").glob("*.c"), *(CSRC / "helper").glob("*.c")])
+
+
+def defines(path, pattern):
+    """{name: text} of the #defines of a file that match."""
+    text = path.read_text().replace("\\\n", " ")
+    found = re.findall(rf"^#\s*define ({pattern}) +(.+?)(?:\s*/\*.*)?$", text, re.MULTILINE)
+    return {name: value.strip() for name, value in found}
+
+
+def abi():
+    names = defines(CSRC / "abi.h", r"NSX_\w+")
+    return {name: EXCEPT.get(name, name.removeprefix("NSX_")) for name in names}
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory):
+    """{what: (ours, the header's or None)}, by one compilation."""
+    ours = {f"abi.h {name}": (name, theirs) for name, theirs in abi().items() if theirs}
+    for name in defines(CSRC / "sys.h", r"NSX_(?:AT|O)_\w+"):
+        ours[f"sys.h {name}"] = (name, name.removeprefix("NSX_"))
+    for file in CHILD:
+        for name, text in defines(file, r"\w+").items():
+            theirs = SPECIAL.get(name, name.removesuffix("_"))
+            if theirs:
+                ours[f"{file.name} {name}"] = (f"({text})", theirs)
+    for name, flag in nsext.CloneFlags.__members__.items():
+        ours[f"CloneFlags.{name}"] = (f"{int(flag)}ull", f"CLONE_{name}")
+    for name in ("MS_SHARED", "MS_SLAVE", "MS_PRIVATE"):
+        ours[f"_compile.{name}"] = (f"{getattr(_compile, name)}ull", name)
+    for name in ("SIGPIPE", "SIGXFSZ"):
+        ours[f"_compile.{name}"] = (f"{getattr(_compile, name)}", name)
+    source = [
+        HEADERS,
+        f'#include "{CSRC / "sys.h"}"',
+        "struct pair { long long a, b; int known; };",
+    ]
+    source.append("struct pair pairs[] = {")
+    for one, other in ours.values():
+        plain = re.fullmatch(r"[A-Z]\w*", other)
+        if plain:
+            source += [f"#if defined {other} || defined NSX_ENUM_{other}"]
+        source.append(f"{{(long long)({one}), (long long)({other}), 1}},")
+        if plain:
+            source += ["#else", f"{{(long long)({one}), 0, 0}},", "#endif"]
+    source.append("};")
+    cdef = "struct pair { long long a, b; int known; };"
+    cdef += f"extern struct pair pairs[{len(ours)}];"
+    # These are enumerators in some C libraries, so that no #if sees them.
+    enums = ["MS_SHARED", "MS_SLAVE", "MS_PRIVATE", "MS_REC", "P_PIDFD", "P_ALL"]
+    enums += ["CLD_EXITED", "CLD_DUMPED", "CLD_STOPPED", "SI_KERNEL"]
+    macros = [(f"NSX_ENUM_{name}", "1") for name in enums]
+    place = tmp_path_factory.mktemp("constants")
+    lib = compiled(place, "_nsext_constants", cdef, "\n".join(source), define_macros=macros)[1]
+    pairs = lib.pairs
+    return {
+        name: (pairs[n].a, pairs[n].b if pairs[n].known else None) for n, name in enumerate(ours)
+    }
+
+
+def test_all_that_the_headers_know(values):
+    wrong = {name: pair for name, pair in values.items() if pair[1] not in (None, pair[0])}
+    assert not wrong
+
+
+def test_the_headers_know_nearly_all(values):
+    """Else this file would compare nothing, and say that all is well."""
+    unknown = {name for name, pair in values.items() if pair[1] is None}
+    newer = {"abi.h NSX_PIDFD_INFO_EXIT", "abi.h NSX_PIDFD_GET_INFO"}  # Linux 6.13, 6.15
+    needs(len(unknown - newer) <= 4, f"the headers of this machine are too old: {unknown}")
+
+
+def test_every_constant_of_the_child_is_compared():
+    for path in CHILD:
+        for name in defines(path, r"\w+"):
+            assert name in SPECIAL or name.endswith("_"), f"{path.name}: {name}"
+
+
+def test_system_call_numbers():
+    """Those since Linux 5.1 are written out; they are the same on every architecture."""
+    text = (CSRC / "abi.h").read_text()
+    found = dict(re.findall(r"#define __NR_(\w+) (\d+)", text))
+    assert found == {
+        "pidfd_send_signal": "424",
+        "pidfd_open": "434",
+        "clone3": "435",
+        "close_range": "436",
+    }
+    lines = [f"#ifdef SYS_{n}\nCHECK({n} {v} SYS_{n})\n#endif" for n, v in found.items()]
+    source = HEADERS + "\n".join(lines) + "\n"
+    shown = subprocess.run(["cc", "-E", "-P", "-"], input=source, capture_output=True, text=True)
+    checks = re.findall(r"CHECK\((\w+) (\d+) (\d+)\)", shown.stdout)
+    assert checks and all(ours == theirs for _, ours, theirs in checks)
+
+
+def test_structures(tmp_path):
+    """Layouts that the child's files spell out, against the headers'."""
+    source = f"""{HEADERS}
+    #include "{CSRC}/abi.h"
+    #define SAME(a, x, b, y) _Static_assert(offsetof(a, x) == offsetof(b, y), #x)
+    struct linux_dirent64 {{
+        uint64_t inode; int64_t off; uint16_t size; uint8_t type; char name[];
+    }};
+    SAME(struct linux_dirent64, size, struct dirent64, d_reclen);
+    SAME(struct linux_dirent64, name, struct dirent64, d_name);
+    struct interface_flags {{ char name[16]; int16_t flags; char rest[22]; }};
+    _Static_assert(sizeof(struct interface_flags) == sizeof(struct ifreq), "ifreq");
+    SAME(struct interface_flags, flags, struct ifreq, ifr_flags);
+    _Static_assert(sizeof(struct pollfd) == 8 && offsetof(struct pollfd, events) == 4, "pollfd");
+    _Static_assert(POLLIN == 1, "POLLIN");
+    #ifdef CLONE_ARGS_SIZE_VER2
+    _Static_assert(sizeof(struct nsx_clone_args) == CLONE_ARGS_SIZE_VER2, "clone_args");
+    SAME(struct nsx_clone_args, exit_signal, struct clone_args, exit_signal);
+    SAME(struct nsx_clone_args, stack_size, struct clone_args, stack_size);
+    SAME(struct nsx_clone_args, cgroup, struct clone_args, cgroup);
+    #endif
+    """
+    file = tmp_path / "structures.c"
+    file.write_text(source)
+    command = ["cc", "-std=gnu11", "-fsyntax-only", str(file)]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_spelt_out_structures_are_those_of_the_child():
+    for file, name, fields in [
+        ("steps_ns.c", "interface_flags", ["char name[16]", "int16_t flags", "char rest[22]"]),
+        ("steps_fds.c", "entry", ["uint64_t inode", "int64_t offset", "uint16_t size"]),
+    ]:
+        text = (CSRC / "child" / file).read_text()
+        body = re.search(rf"struct {name} {{(.*?)}};", text, re.DOTALL)[1]
+        assert [line.strip() for line in body.split(";")][: len(fields)] == fields
+
+
+def test_limits_of_python():
+    assert _values.MAX_NAME == 64
+    assert resource.RLIM_INFINITY == -1 and _values.INFINITY == 2**64 - 1
+    assert (_compile.SIGPIPE, _compile.SIGXFSZ) == (signal.SIGPIPE, signal.SIGXFSZ)
+    assert int(_flags.ALL) == sum(map(int, nsext.CloneFlags))
+
+
+def test_clone_flags_are_those_of_os():
+    for name, flag in nsext.CloneFlags.__members__.items():
+        assert getattr(os, f"CLONE_{name}", int(flag)) == int(flag)
