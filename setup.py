@@ -129,7 +129,7 @@ setup(
             # setuptools compiles all or nothing, and looks at the times of these and the sources.
             depends=[*HEADERS, *CHILD, *IN_HELPER, EXPORTS, "setup.py"],
             define_macros=[("Py_LIMITED_API", "0x030c0000")] if ABI3 else [],
-            extra_compile_args=WARNINGS,
+            extra_compile_args=["-O2", *WARNINGS],
             extra_link_args=["-Wl,-z,now", "-Wl,-z,noexecstack", f"-Wl,--version-script={EXPORTS}"],
             py_limited_api=ABI3,
         )

@@ -78,7 +78,15 @@ def _argument(value: Any) -> int:
     raise TypeError(f"arg must be an int or a cffi pointer, not {type(value).__name__}")
 
 
-_REFUSED = ("env",)
+_REFUSED = (
+    "env",
+    "join",
+    "user",
+    "group",
+    "extra_groups",
+    "init",
+    "kill_on_parent_exit",
+)
 
 
 def clone(
@@ -100,7 +108,8 @@ def clone(
     entry: an address, a ctypes or cffi function pointer, or a PyCapsule.
     arg: an int or a cffi pointer.
     stack_size: bytes, at least 16 KiB.
-    sandbox, fields: as for spawn(); what concerns a program only (env) is refused.
+    sandbox, fields: as for spawn(); what needs an exec (env, join,
+        user, group, extra_groups, init, kill_on_parent_exit) is refused.
 
     Raises TypeError for a Python callable, which cannot run there; SpawnError.
     """
@@ -112,14 +121,14 @@ def clone(
         raise ValueError(f"stack_size: {stack_size} bytes; at least {16 << 10}")
     spec = resolve(sandbox, fields)
     for name in _REFUSED:
-        if getattr(spec, name) is not None:
-            raise ValueError(f"{name}= is for programs; a C function has the caller's")
+        if getattr(spec, name) not in (None, False):
+            raise ValueError(f"{name}= is for programs, not for a C function in a clone")
     if _abandoned:
         sweep()
     sys.audit("nsext.clone", address, spec)
     plan: Plan = plan_of(spec, True, "copy")
     name = f"entry {address:#x}"
-    process = Process(name)
+    process = Process(name, spec.new)  # type: ignore[arg-type]
     try:
         values = (plan.blob, address, argument, stack_size, spawn_timeout, process)
         failure = _native.clone(*values)

@@ -55,6 +55,12 @@ def _limit(value: int) -> str:
     return "unlimited" if value == INFINITY else str(value)
 
 
+def _cpus(mask: bytes) -> list[int]:
+    words = struct.unpack(f"@{len(mask) // struct.calcsize('@L')}L", mask)
+    bits = struct.calcsize("@L") * 8
+    return [cpu for cpu in range(len(words) * bits) if words[cpu // bits] >> cpu % bits & 1]
+
+
 def describe(step: Step) -> str:
     """Return what *step* does, in words: "mount proc on /proc"."""
     name, args = step[0], step[1:]
@@ -92,7 +98,7 @@ def describe(step: Step) -> str:
         case "rlimit", (number, soft, hard):
             return f"set rlimit {rlimit_name(number)} to {_limit(soft)}:{_limit(hard)}"
         case "affinity", (mask,):
-            return f"set CPU affinity {mask.hex()}"
+            return f"set CPU affinity to {' '.join(map(str, _cpus(mask)))}"
         case "nice", (value,):
             return f"set nice {value}"
         case "chdir", (target,):

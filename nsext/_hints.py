@@ -6,21 +6,21 @@ import errno
 import os
 
 from ._flags import BY_KIND, CloneFlags
+from ._proc import field, read
 
 
 def _read(path: str) -> str | None:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read().strip()
+        return read(path).strip()
     except OSError:
         return None
 
 
 def _capabilities() -> int:
-    for line in (_read("/proc/thread-self/status") or "").splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0
+    try:
+        return int(field("/proc/thread-self/status", "CapEff") or "0", 16)
+    except OSError:
+        return 0
 
 
 CAP_SETFCAP, CAP_SYS_ADMIN = 31, 21

@@ -12,6 +12,7 @@ from . import _native
 from ._errors import SpawnError
 from ._fds import HasFileno, fileno
 from ._flags import ALL, BY_KIND, NONE, CloneFlags, kind_names, parse_kinds
+from ._proc import field
 
 if TYPE_CHECKING:
     from ._namespace import Namespaces
@@ -129,13 +130,10 @@ def _error(number: int, what: str, hint: str | None = None) -> SpawnError:
 def pid_of_pidfd(fd: int) -> int | None:
     """The process id, here, of a pidfd; None where *fd* is none; -1 where it has been reaped."""
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii", errors="replace") as file:
-            for line in file:
-                if line.startswith("Pid:"):
-                    return int(line.split()[1])
+        pid = field(f"/proc/self/fdinfo/{fd}", "Pid")
     except FileNotFoundError:
-        pass
-    return None
+        return None
+    return None if pid is None else int(pid)
 
 
 def nstype(fd: int) -> CloneFlags | None:

@@ -40,17 +40,22 @@ def resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
         raise TypeError(f"sandbox must be a nsext.Sandbox, not {type(sandbox).__name__}")
     if not given:
         return EMPTY if sandbox is None else sandbox
-    types = tuple(map(type, given.values()))
-    if sandbox is not None or not _PLAIN.issuperset(types):
+    if sandbox is not None:
         return _resolve(sandbox, given)
     # True == 1 and 1.0 == 1, but not here: so the types are part of the key.
-    key = (tuple(given.items()), types)
-    spec = _MEMO.get(key)
+    values = given.values()
+    types = [*map(type, values)]
+    key = (*given, *values, *types)
+    try:
+        spec = _MEMO.get(key)
+    except TypeError:  # what can be changed has no hash
+        return _resolve(None, given)
     if spec is None:
         spec = _resolve(None, given)
-        if len(_MEMO) >= _MEMO_SIZE:
-            _MEMO.clear()
-        _MEMO[key] = spec
+        if _PLAIN.issuperset(types):
+            if len(_MEMO) >= _MEMO_SIZE:
+                _MEMO.clear()
+            _MEMO[key] = spec
     return spec
 
 
@@ -98,7 +103,9 @@ def plan_of(
     # A child's PDEATHSIG comes when the *thread* that made it ends; the main one ends with the
     # process, for a child of any other one an init keeps watch.
     init = spec.init or (spec.kill_on_parent_exit and get_native_id() != os.getpid())
-    key = (restore_signals, body, paused, joined, init)
+    # launch() looks for the most common one by its restore_signals alone.
+    common = body is None and not (paused or joined or spec.kill_on_parent_exit)
+    key: Any = restore_signals if common else (restore_signals, body, paused, joined, init)
     plan: Plan | None = spec._plans.get(key)
     if plan is None:
         named = has_names(spec)
@@ -163,7 +170,9 @@ def launch(
         env = spec.env
     joins: tuple[tuple[int, int], ...] = ()
     if spec.join is None:
-        plan = plan_of(spec, restore_signals, None, paused)
+        plan = None if paused else spec._plans.get(restore_signals)
+        if plan is None:
+            plan = plan_of(spec, restore_signals, None, paused)
         opened = None
     else:
         opened = open_joins(spec.join, int(spec.new))  # type: ignore[arg-type]

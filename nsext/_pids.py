@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from ._proc import field, read
+
 
 def inner_pid(pid: int) -> int:
     """The id that a process has in its own pid namespace (NSpid of proc(5))."""
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-        for line in file:
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    return pid
+    numbers = field(f"/proc/{pid}/status", "NSpid")
+    return int(numbers.split()[-1]) if numbers else pid
 
 
 def child_with_inner_pid(parent: int, inner: int) -> int:
@@ -18,11 +17,9 @@ def child_with_inner_pid(parent: int, inner: int) -> int:
     Raises ProcessLookupError.
     """
     try:
-        with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as file:
-            children = [int(word) for word in file.read().split()]
-        for child in children:
-            if inner_pid(child) == inner:
-                return child
+        for child in read(f"/proc/{parent}/task/{parent}/children").split():
+            if inner_pid(int(child)) == inner:
+                return int(child)
     except FileNotFoundError:
         pass
     raise ProcessLookupError(f"process {parent} has no child that is {inner} inside")

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import _native
 from ._compile import Body
+from ._errors import SpawnError
 from ._fds import table
 from ._flags import CloneFlags, Kinds, parse_kinds
 from ._launch import UNSET, fail, launch, resolve
@@ -23,6 +24,30 @@ from ._spec import Spec
 from ._wait_async import readable
 
 _NO_FDS: Mapping[int, Any] = {}
+_NOTHING = parse_kinds(())
+
+
+def _own_terminal() -> int:
+    """The controlling terminal, where this process's group has its foreground; else -1."""
+    try:
+        tty = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    if os.tcgetpgrp(tty) == os.getpgrp():
+        return tty
+    os.close(tty)
+    return -1
+
+
+def _set_foreground(tty: int, group: int) -> None:
+    """tcsetpgrp(3), which would stop a process in the background."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
+    try:
+        os.tcsetpgrp(tty, group)
+    except OSError:
+        pass  # the terminal or the group is gone
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
@@ -54,6 +79,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _namespaces: Namespaces | None = None
     _patience: float | None = None
     _program_pid = 0
+    _tty = -1
 
     def __init__(
         self,
@@ -89,6 +115,14 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         spawn_timeout: float | None = None,
         paused: bool = False,
         hold: Kinds = (),
+        # The common fields by name: what lands in **fields is compared with every name above.
+        new: Any = UNSET,
+        uid_map: Any = UNSET,
+        gid_map: Any = UNSET,
+        hostname: Any = UNSET,
+        loopback: Any = UNSET,
+        propagation: Any = UNSET,
+        proc: Any = UNSET,
         **fields: Any,
     ) -> None:
         if preexec_fn is not None:
@@ -111,12 +145,29 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             fields["umask"] = umask
         if process_group is not UNSET:
             fields["process_group"] = process_group
+        if new is not UNSET:
+            fields["new"] = new
+        if uid_map is not UNSET:
+            fields["uid_map"] = uid_map
+        if gid_map is not UNSET:
+            fields["gid_map"] = gid_map
+        if hostname is not UNSET:
+            fields["hostname"] = hostname
+        if loopback is not UNSET:
+            fields["loopback"] = loopback
+        if propagation is not UNSET:
+            fields["propagation"] = propagation
+        if proc is not UNSET:
+            fields["proc"] = proc
         self._spec = resolve(sandbox, fields)
         self._env = env
         self._fd_map = fd_map
+        spec = self._spec
+        if spec.init and spec.process_group is not None and not spec.start_new_session:
+            self._tty = _own_terminal()
         self._spawn_timeout = spawn_timeout
         self._pause = bool(paused)
-        self._hold = parse_kinds(hold)
+        self._hold = parse_kinds(hold) if hold else _NOTHING
         self._fd_lock = threading.Lock()
         if _abandoned:
             sweep()
@@ -170,7 +221,9 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         *unused: Any,
     ) -> None:
         """Replaces subprocess's: the same contract, without fork, pipe and preexec_fn."""
-        if isinstance(args, (str, bytes)):
+        if type(args) is list:
+            args = args[:]
+        elif isinstance(args, (str, bytes)):
             args = [args]
         elif isinstance(args, os.PathLike):
             if shell:
@@ -211,13 +264,13 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             restore_signals,
             self._spawn_timeout,
             self,
-            self._pause or bool(self._hold),
+            self._pause or bool(self._hold) or self._tty >= 0,
             self._patience,
         )
         self._executable = executable
         if self._pidfd >= 0:
             self._child_created = True
-            if self._pause or self._hold:
+            if self._pause or self._hold or self._tty >= 0:
                 self._at_checkpoint()
         # Else it is busy yet, and who has set _patience awaits _finish().
         self._close_pipe_fds(  # type: ignore[attr-defined]
@@ -237,7 +290,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 if failure is not None:
                     fail(failure, self._plan, self._spec, self._executable, self.args, timeout)
             self._child_created = True
-            if self._pause or self._hold:
+            if self._pause or self._hold or self._tty >= 0:
                 self._at_checkpoint()
         except BaseException:
             self._drop()
@@ -265,11 +318,28 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         assert self.returncode is not None
         return self.returncode
 
+    def _open_namespaces(self) -> Namespaces:
+        try:
+            return namespaces(self, self._hold or None)
+        except PermissionError as error:
+            # A set-up that fails is no PermissionError.
+            raise SpawnError(
+                error.errno or 0,
+                error.strerror or "",
+                stage="setup",
+                step=f"open {error.filename}",
+                path=error.filename,
+                hint="an ordinary user may not look into a child that has joined a user namespace",
+            ) from None
+
     def _at_checkpoint(self) -> None:
         """The child is set up, and waits: hold what shall be held."""
         self._paused = True
         try:
-            self._namespaces = namespaces(self, self._hold or None)
+            if self._pause or self._hold:
+                self._namespaces = self._open_namespaces()
+            if self._tty >= 0:
+                _set_foreground(self._tty, self.program_pid)
             if not self._pause:
                 self.resume()
         except BaseException:
@@ -350,6 +420,14 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._namespaces = namespaces(self)
         return self._namespaces
 
+    def _program_code(self, code: int) -> int:
+        code = super()._program_code(code)
+        tty, self._tty = self._tty, -1
+        if tty >= 0:
+            _set_foreground(tty, os.getpgrp())  # the program's group is gone
+            os.close(tty)
+        return code
+
     def _refuse_paused(self) -> None:
         if self._paused:
             raise RuntimeError("the process is paused: resume() it first")
@@ -401,27 +479,17 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
 
         With init=True the init is PID 1, and passes SIGTERM on.
         """
-        first = self._new & CloneFlags.NEWPID and not self._plan.init
-        dropped = first and not self._handles_sigterm()
-        self.send_signal(signal.SIGKILL if dropped else signal.SIGTERM)
+        self._terminate()
 
-    def _handles_sigterm(self) -> bool:
-        try:
-            with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as file:
-                for line in file:
-                    if line.startswith("SigCgt:"):
-                        return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
-        except OSError:
-            pass
-        return False
+    def _is_first(self) -> bool:
+        return bool(self._new & CloneFlags.NEWPID) and not self._plan.init
 
     def _wait(self, timeout: float | None) -> int:
         if self._paused:
             self._refuse_paused()
         if self.returncode is None:
-            limit = -1 if timeout is None else max(timeout, 0)
             lock = self._waitpid_lock  # type: ignore[attr-defined]
-            if not lock.acquire(timeout=limit):
+            if not (lock.acquire() if timeout is None else lock.acquire(timeout=max(timeout, 0))):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             try:
                 if self.returncode is None and self._reap(timeout) is None:

@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from . import _native
+from ._flags import CloneFlags
+from ._proc import field
 from ._wait_async import readable
 
 _abandoned: list[Any] = []
@@ -24,6 +26,15 @@ def sweep() -> None:
                 _abandoned.remove(process)
             except ValueError:
                 pass  # another thread was first
+
+
+def _handles(pid: int, sig: int) -> bool:
+    """Has a process a handler for a signal?"""
+    try:
+        caught = field(f"/proc/{pid}/status", "SigCgt")
+    except OSError:
+        return False
+    return caught is not None and bool(int(caught, 16) >> (sig - 1) & 1)
 
 
 class PidfdChild:
@@ -83,6 +94,19 @@ class PidfdChild:
                 except ProcessLookupError:
                     pass  # it has ended, and nobody has waited for it yet
 
+    def _is_first(self) -> bool:
+        """Is the program the PID 1 of its namespace?"""
+        raise NotImplementedError
+
+    def _terminate(self) -> None:
+        """SIGTERM; SIGKILL for a PID 1, for which the kernel drops it without a handler."""
+        first = self._is_first() and not _handles(self.pid, signal.SIGTERM)
+        self.send_signal(signal.SIGKILL if first else signal.SIGTERM)
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal."""
+        raise NotImplementedError
+
     def fileno(self) -> int:
         """Return the pidfd, readable once the process has ended.  See pidfd_open(2).
 
@@ -111,10 +135,12 @@ class Process(PidfdChild):
         "_fd_lock",
         "_wait_lock",
         "__weakref__",
+        "_new",
     )
 
-    def __init__(self, args: Any) -> None:
+    def __init__(self, args: Any, new: int) -> None:
         self.args = args
+        self._new = new
         self.pid = 0
         self.returncode = None
         self._pidfd = -1
@@ -142,12 +168,16 @@ class Process(PidfdChild):
 
         timeout: seconds.  Raises subprocess.TimeoutExpired when they are over.
         """
-        if self.returncode is None:
-            if not self._wait_lock.acquire(timeout=-1 if timeout is None else max(timeout, 0)):
+        if timeout is None:
+            with self._wait_lock:
+                if self.returncode is None:
+                    self._reap(None)
+        elif self.returncode is None:
+            if not self._wait_lock.acquire(timeout=max(timeout, 0)):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             try:
                 if self.returncode is None and self._reap(timeout) is None:
-                    raise subprocess.TimeoutExpired(self.args, timeout or 0)
+                    raise subprocess.TimeoutExpired(self.args, timeout)
             finally:
                 self._wait_lock.release()
         assert self.returncode is not None
@@ -167,8 +197,11 @@ class Process(PidfdChild):
             self._signal(sig)
 
     def terminate(self) -> None:
-        """Send SIGTERM."""
-        self.send_signal(signal.SIGTERM)
+        """Send SIGTERM; SIGKILL to a PID 1 without a handler, for which the kernel drops it."""
+        self._terminate()
+
+    def _is_first(self) -> bool:
+        return bool(self._new & CloneFlags.NEWPID) and self._handle is None
 
     def kill(self) -> None:
         """Send SIGKILL."""

@@ -29,6 +29,8 @@ def run(
 
     Raises TimeoutExpired, CalledProcessError with *check*, and what Popen raises.
     """
+    if kwargs.get("paused"):
+        raise TypeError("paused= is for Popen: run() has nobody who could resume")
     if input is not None:
         if kwargs.get("stdin") is not None:
             raise ValueError("stdin and input arguments may not both be used.")

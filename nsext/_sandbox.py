@@ -23,8 +23,8 @@ class Sandbox(Spec):
         (inside, outside, count) ranges, which need CAP_SETUID and CAP_SETGID where they are more
         than the own id.  See user_namespaces(7).
     hostname, domainname: at most 64 bytes; need a new uts namespace.
-    time_offsets: {"boottime": seconds, "monotonic": seconds}; needs a new time namespace
-        (Linux 6.2 or newer).  See time_namespaces(7).
+    time_offsets: {"boottime": seconds, "monotonic": seconds}; needs a new time namespace.  See
+        time_namespaces(7).
     loopback: bring lo up; None: iff net is new.
     propagation: of the mounts in a new mount namespace: "private" (the default), "slave",
         "shared", "unchanged".  See mount_namespaces(7).

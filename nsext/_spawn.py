@@ -55,18 +55,24 @@ def spawn(
     Raises SpawnError, FileNotFoundError ... (which are SpawnErrors too) and SpawnTimeout;
     TypeError and ValueError for wrong arguments.  See clone(2), namespaces(7).
     """
-    argv = argument_list(args)
-    env = fields.pop("env", UNSET)
+    argv = args[:] if type(args) is list and args else argument_list(args)
+    env = fields.pop("env", UNSET) if fields else UNSET
     spec = resolve(sandbox, fields)
     if _abandoned:
         sweep()
     if executable is None:
         executable = argv[0]
     sys.audit("nsext.spawn", executable, argv, spec)
-    streams, devnull = standard_streams(stdin, stdout, stderr)
-    process = Process(args)
+    devnull = -1
+    fds: tuple[tuple[int, int], ...] = ()
+    if stdin is not None or stdout is not None or stderr is not None or pass_fds or fd_map:
+        streams, devnull = standard_streams(stdin, stdout, stderr)
+    else:
+        streams = None
+    process = Process(args, spec.new)  # type: ignore[arg-type]
     try:
-        fds = table(streams, pass_fds, fd_map) if streams or pass_fds or fd_map else ()
+        if streams is not None:
+            fds = table(streams, pass_fds, fd_map)
         launch(spec, argv, executable, env, fds, close_fds, True, spawn_timeout, process)
     except BaseException:
         process._discard()

@@ -76,7 +76,7 @@ NSX_CHILD_CODE long step_unshare(struct nsx_child *child, const struct nsx_step 
 
 /* A child with memory of its own may enter before exec; one that shares the
  * parent's may not (EUSERS: its vvar page is the parent's too), and exec moves
- * it, since Linux 6.3. */
+ * it, since Linux 6.2. */
 NSX_CHILD_CODE long step_enter_time(struct nsx_child *child, const struct nsx_step *step)
 {
     (void)step;

@@ -23,8 +23,6 @@
 #define CLD_DUMPED_ 3
 #define CLD_STOPPED_ 5
 #define SI_KERNEL_ 0x80
-#define TIOCGPGRP_ 0x540f
-#define TIOCSPGRP_ 0x5410
 #define CORE_FLAG 0x80
 
 /* struct signalfd_siginfo, of which the first three are of use. */
@@ -189,12 +187,7 @@ NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *st
         become_init(&init);
     }
     nsx_child_hold(plan);
-    if (group) {
-        int32_t own = plan->record.inner_pid, foreground = 0;
+    if (group)
         sys_setpgid(0, 0);
-        /* Where there is a terminal and we were in its foreground, stay there. */
-        if (sys_ioctl(0, TIOCGPGRP_, &foreground) >= 0)
-            sys_ioctl(0, TIOCSPGRP_, &own);
-    }
     return 0;
 }

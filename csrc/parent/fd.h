@@ -2,7 +2,11 @@
 #ifndef NSX_FD_H
 #define NSX_FD_H
 
+#include "../sys.h"
+
 #include <fcntl.h>
+#include <stdint.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Takes fd and returns it, or a copy where it would pass for a standard stream
@@ -14,6 +18,21 @@ static inline int nsx_above_stdio(int fd)
     int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     close(fd);
     return moved;
+}
+
+/* The inode behind fd, by which we see whether its number is still our file's;
+ * 0: none.  Raw where the kernel's struct stat is the C library's: as a symbol
+ * fstat came with glibc 2.33 only. */
+static inline uint64_t nsx_inode(int fd)
+{
+    struct stat status;
+    if (fd < 0)
+        return 0;
+#if NSX_ARCH_RAW
+    return nsx_syscall(__NR_fstat, fd, NSX_P(&status), 0, 0, 0, 0) == 0 ? status.st_ino : 0;
+#else
+    return fstat(fd, &status) == 0 ? status.st_ino : 0;
+#endif
 }
 
 #endif

@@ -3,7 +3,6 @@
 #include "fd.h"
 
 #include <errno.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #define MFD_CLOEXEC_ 1u
@@ -46,10 +45,8 @@ static int open_image(const char *path)
 
 static uint64_t identity(int fd)
 {
-    struct stat status;
-    if (fd < 0 || fstat(fd, &status) != 0)
-        return 0;
-    return (uint64_t)(uint32_t)status.st_ino << 32 | (uint32_t)fd;
+    const uint64_t inode = nsx_inode(fd);
+    return inode ? (uint64_t)(uint32_t)inode << 32 | (uint32_t)fd : 0;
 }
 
 /* Two threads may both open it: one is kept.  A number that the caller has

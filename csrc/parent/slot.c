@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -40,8 +39,7 @@ static void reset(struct nsx_slot *slot)
  * file's by now. */
 static int is_memfd(const struct nsx_slot *slot)
 {
-    struct stat status;
-    return fstat(slot->memfd, &status) == 0 && status.st_ino == slot->inode;
+    return nsx_inode(slot->memfd) == slot->inode;
 }
 
 static void slot_unmap(struct nsx_slot *slot)
@@ -78,7 +76,6 @@ static struct nsx_slot *slot_map(size_t stack_size, size_t room, enum nsx_slot_k
     const int anonymous = MAP_ANONYMOUS | MAP_NORESERVE;
     const int both = PROT_READ | PROT_WRITE;
     int memfd = -1;
-    struct stat status = {.st_ino = 0};
     char *map = mmap(NULL, size, both, anonymous | MAP_PRIVATE | MAP_STACK, -1, 0);
     if (map == MAP_FAILED)
         return NULL;
@@ -88,7 +85,7 @@ static struct nsx_slot *slot_map(size_t stack_size, size_t room, enum nsx_slot_k
     void *shared = top;
     if (kind == NSX_SLOT_MEMFD) {
         memfd = memfd_new(tail);
-        if (memfd < 0 || fstat(memfd, &status) != 0)
+        if (memfd < 0)
             goto fail;
         shared = mmap(top + head, tail, both, MAP_SHARED | MAP_FIXED, memfd, 0);
     } else if (kind == NSX_SLOT_SHARED) {
@@ -100,7 +97,7 @@ static struct nsx_slot *slot_map(size_t stack_size, size_t room, enum nsx_slot_k
     *slot = (struct nsx_slot){.map = map, .map_size = size, .stack_size = stack, .pidfd = -1};
     slot->kind = kind;
     slot->memfd = memfd;
-    slot->inode = status.st_ino;
+    slot->inode = nsx_inode(memfd);
     slot->plan = (struct nsx_plan *)(void *)(top + (head ? head : NSX_SLOT_HEAD));
     slot->room = (size_t)(map + size - (char *)slot->plan);
     reset(slot);

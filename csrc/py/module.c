@@ -48,7 +48,13 @@ static int add(PyObject *module, const char *name, PyObject *value)
 static int native_exec(PyObject *module)
 {
     struct native_state *state = native_state(module);
-    *state = (struct native_state){.clone3_missing = 0};
+    *state = (struct native_state){
+        .pid = PyUnicode_InternFromString("pid"),
+        .pidfd = PyUnicode_InternFromString("_pidfd"),
+        .handle = PyUnicode_InternFromString("_handle"),
+    };
+    if (!state->pid || !state->pidfd || !state->handle)
+        return -1;
     if (add(module, "STEPS", step_table()) < 0 || add(module, "HELPER_STEPS", helper_steps()) < 0)
         return -1;
     return add(module, "CHILD_TEXT",
@@ -59,8 +65,12 @@ static int native_exec(PyObject *module)
 static void native_free(void *module)
 {
     struct native_state *state = PyModule_GetState(module);
-    if (state)
-        nsx_pool_clear(&state->pool), nsx_helper_close(&state->helper);
+    if (!state)
+        return;
+    nsx_pool_clear(&state->pool), nsx_helper_close(&state->helper);
+    Py_CLEAR(state->pid);
+    Py_CLEAR(state->pidfd);
+    Py_CLEAR(state->handle);
 }
 
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))

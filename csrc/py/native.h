@@ -11,6 +11,7 @@
 struct native_state {
     struct nsx_pool pool;
     int clone3_missing;
+    PyObject *pid, *pidfd, *handle; /* Owned; names of attributes */
     struct nsx_helper helper;
 };
 

@@ -19,9 +19,11 @@ static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *owner, 
 {
     PyObject *pid = PyLong_FromLong(spawn->pid);
     PyObject *pidfd = PyLong_FromLong(spawn->busy ? -1 : spawn->pidfd);
-    int error = !pid || !pidfd || PyObject_SetAttrString(owner, "pid", pid) < 0 ||
-                PyObject_SetAttrString(owner, "_pidfd", pidfd) < 0 ||
-                PyObject_SetAttrString(owner, "_handle", child) < 0;
+    const struct native_state *state =
+        (const void *)((char *)spawn->pool - offsetof(struct native_state, pool));
+    int error = !pid || !pidfd || PyObject_SetAttr(owner, state->pid, pid) < 0 ||
+                PyObject_SetAttr(owner, state->pidfd, pidfd) < 0 ||
+                (child != Py_None && PyObject_SetAttr(owner, state->handle, child) < 0);
     if (!error && spawn->inner_pid) {
         PyObject *inner = PyLong_FromLong(spawn->inner_pid);
         error = !inner || PyObject_SetAttrString(owner, "_inner_pid", inner) < 0;
