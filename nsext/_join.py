@@ -146,6 +146,13 @@ def nstype(fd: int) -> CloneFlags | None:
         return None
 
 
+def has_ended(pidfd: int) -> bool:
+    """Has the process of a pidfd ended?"""
+    poll = select.poll()  # select() refuses descriptors from 1024 up
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Opened:
     """Descriptors of the namespaces to join, and what to close afterwards."""
 
@@ -186,14 +193,14 @@ class Opened:
             try:
                 fd = self._open(path, what)
             except SpawnError:
-                if select.select([alive], [], [], 0)[0]:
+                if has_ended(alive):
                     break
                 raise
             same = os.path.sameopenfile(fd, own) if (own := self._own_ns(kind)) >= 0 else False
             if same and (kinds is None or flag is CloneFlags.NEWUSER):
                 continue  # nothing to do, and for user EINVAL
             self._add(fd, int(flag), what)
-        if select.select([alive], [], [], 0)[0]:
+        if has_ended(alive):
             raise _error(errno.ESRCH, f"join the namespaces of {what}", "it has ended")
 
     def _own_ns(self, kind: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -12,7 +11,7 @@ from typing import Any, Self, TypeVar, cast
 from . import _native
 from ._fds import fileno
 from ._flags import ALL, BY_KIND, Kind, Kinds, kind_names, parse_kinds
-from ._join import nstype, pid_of_pidfd
+from ._join import has_ended, nstype, pid_of_pidfd
 
 
 class Namespace:
@@ -155,7 +154,7 @@ class _Process:
             if not os.path.exists(f"/proc/self/ns/{kind}"):
                 raise
             raise ProcessLookupError(errno.ESRCH, "the process has ended") from None
-        if self._alive >= 0 and select.select([self._alive], [], [], 0)[0]:
+        if self._alive >= 0 and has_ended(self._alive):
             namespace.close()  # perhaps another process's by now
             raise ProcessLookupError(errno.ESRCH, "the process has ended")
         return namespace

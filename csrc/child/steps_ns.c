@@ -6,6 +6,8 @@ enum { PART_OPEN = 1, PART_ENTER = 2 };
 #define EPERM_ 1
 #define ENOENT_ 2
 #define PR_SET_DUMPABLE_ 4
+#define F_SETFD_ 2
+#define FD_CLOEXEC_ 1
 #define O_PATH_CLOEXEC (010000000 | 02000000)
 #define PROC_SUPER_MAGIC_ 0x9fa0
 
@@ -15,7 +17,8 @@ NSX_CHILD_CODE static long join_one(struct nsx_child *child, struct nsx_join *jo
     long error = sys_setns(join->fd, join->kind);
     if (error >= 0) {
         join->done = 1;
-        sys_close(join->fd);
+        /* Not closed: the table may pass it on.  What it does not name, goes there. */
+        sys_fcntl(join->fd, F_SETFD_, FD_CLOEXEC_);
     }
     return error;
 }

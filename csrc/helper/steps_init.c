@@ -10,6 +10,8 @@
 #define PR_SET_CHILD_SUBREAPER_ 36
 #define PR_SET_DUMPABLE_ 4
 #define PR_SET_NAME_ 15
+#define PR_SET_PDEATHSIG_ 1
+#define ESRCH_ 3
 #define SIGCHLD_ NSX_SIGCHLD
 #define SIGKILL_ 9
 #define SIGSTOP_ 19
@@ -140,7 +142,11 @@ NSX_CHILD_CODE static void become_init(struct init *init)
     sys_prctl(PR_SET_DUMPABLE_, 0, 0);
     sys_prctl(PR_SET_NAME_, NSX_P("nsext-init"), 0);
     if (init->parent >= 0)
-        kept = sys_dup3(init->parent, 0, 0);
+        kept = init->parent == 0 ? 0 : sys_dup3(init->parent, 0, 0);
+    if (kept < -1) {
+        send(init->target, SIGKILL_);
+        leave(init, 125);
+    }
     sys_close_range(kept == 0 ? 1 : 0, 0xffffffffu);
     init->parent = (int)kept;
     sys_chdir("/");
@@ -173,6 +179,8 @@ NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *st
     }
 
     plan->init_pid = (int32_t)nsx_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
+    /* Noted now: the program's process moves its own, in the plan that both map. */
+    const int parent = step->arg[0] & NSX_INIT_PARENT ? plan->parent_pidfd : -1;
     long pid = nsx_syscall(__NR_clone, SIGCHLD_, 0, 0, 0, 0, 0);
     if (pid < 0)
         return pid;
@@ -182,11 +190,17 @@ NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *st
             sys_setpgid(pid, pid);
         init.program = (int32_t)pid;
         init.target = (int32_t)(group ? -pid : pid);
-        if (step->arg[0] & NSX_INIT_PARENT)
-            init.parent = plan->parent_pidfd;
+        init.parent = parent;
         become_init(&init);
     }
     nsx_child_hold(plan);
+    if (!init.first) {
+        /* Whoever kills us in the middle of the set-up kills the init, and reuses
+         * the plan when that is gone.  step_init_death() again after the ids. */
+        sys_prctl(PR_SET_PDEATHSIG_, SIGKILL_, 0);
+        if (nsx_syscall(__NR_getppid, 0, 0, 0, 0, 0, 0) != plan->init_pid)
+            return -ESRCH_;
+    }
     if (group)
         sys_setpgid(0, 0);
     return 0;

@@ -187,6 +187,10 @@ void nsx_slot_free(struct nsx_slot *slot)
 void nsx_slot_put(struct nsx_pool *pool, struct nsx_slot *slot)
 {
     if (slot->kind != NSX_SLOT_SHARED && slot->room <= KEEP_ROOM) {
+        /* The next child's init maps this file for as long as it lives, and its
+         * program may be root over it: nothing of ours is left in there. */
+        if (slot->kind == NSX_SLOT_MEMFD)
+            memset(nsx_slot_plan(slot), 0, slot->used);
         for (int i = 0; i < NSX_POOL_SIZE; i++) {
             struct nsx_slot *none = NULL;
             if (__atomic_compare_exchange_n(&pool->free[slot->kind][i], &none, slot, 0,

@@ -62,7 +62,10 @@ static void close_own(struct nsx_spawn *spawn)
 static void release(struct nsx_spawn *spawn)
 {
     close_own(spawn);
-    nsx_slot_put(spawn->pool, spawn->slot);
+    if (spawn->has_init) /* what the init leaves behind may map it for a moment yet */
+        nsx_slot_free(spawn->slot);
+    else
+        nsx_slot_put(spawn->pool, spawn->slot);
     spawn->slot = NULL;
 }
 
@@ -81,7 +84,7 @@ static enum nsx_state started(struct nsx_spawn *spawn)
         nsx_parent_report(spawn, &report);
         spawn->inner_pid = report.inner_pid;
     }
-    if (!has_init(nsx_slot_plan(spawn->slot)))
+    if (!spawn->has_init)
         release(spawn);
     return NSX_STARTED;
 }
@@ -147,7 +150,7 @@ static enum nsx_state open_gate(struct nsx_spawn *spawn)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
     const struct nsx_blob *blob = blob_of(plan);
-    struct nsx_failure failure = {.step = (int)(find(plan, NSX_OP_gate) - blob->step)};
+    struct nsx_failure failure = {.step = spawn->gate};
     int error = nsx_parent_write_maps(blob, spawn->pid, &failure.aux);
     if (error) {
         failure.error = -error;
@@ -158,6 +161,14 @@ static enum nsx_state open_gate(struct nsx_spawn *spawn)
     __atomic_store_n(&plan->record.gate, 1, __ATOMIC_RELEASE);
     sys_futex(&plan->record.gate, NSX_FUTEX_WAKE, 1, NULL);
     return NSX_BUSY;
+}
+
+/* By pid, where there is no descriptor for it: our child, unreaped, hence the same. */
+static void kill_unheld(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    while (syscall(SYS_wait4, pid, NULL, 0x40000000 /* __WALL */, NULL) < 0 && errno == EINTR)
+        ;
 }
 
 enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
@@ -173,6 +184,11 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     if (spawn->slot->kind != NSX_SLOT_INLINE)
         plan->flags |= spawn->slot->kind == NSX_SLOT_MEMFD ? NSX_IN_HELPER : NSX_ANNOUNCE;
     spawn->pidfd = spawn->parent_pidfd = -1;
+    const struct nsx_step *gate = find(plan, NSX_OP_gate);
+    spawn->nsteps = blob_of(plan)->nsteps;
+    spawn->has_init = has_init(plan);
+    spawn->has_relay = find(plan, NSX_OP_relay) != NULL;
+    spawn->gate = gate ? (int)(gate - blob_of(plan)->step) : -1;
     nsx_pool_sweep(spawn->pool);
     if (is_gated(plan) && nsx_clone_blocks) /* nobody would be awake to open the gate */
         return fail(spawn, (struct nsx_failure){.step = 0, .error = ENOSYS});
@@ -199,21 +215,21 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
         /* No descriptor left above 2: the low one is gone, so by pid; it is our
          * child and unreaped, hence still the same process. */
         struct nsx_failure failure = {.step = -1, .error = errno};
-        kill(spawn->pid, SIGKILL);
-        syscall(SYS_wait4, spawn->pid, NULL, 0x40000000 /* __WALL */, NULL);
+        kill_unheld(spawn->pid);
         return fail(spawn, failure);
     }
     spawn->pidfd = fd;
     if (plan->flags & NSX_IN_HELPER)
         guess_hold(spawn);
 
-    if (is_gated(plan) && !find(plan, NSX_OP_relay))
+    if (spawn->gate >= 0 && !spawn->has_relay)
         return open_gate(spawn);
     return NSX_BUSY;
 }
 
 /* Killed in its last step: before or after the program took over?  The kernel
- * clears PF_FORKNOEXEC when it does. */
+ * clears PF_FORKNOEXEC when it does.  Where we are woken before there is a zombie
+ * to ask, it is what it is with subprocess: a program that was killed. */
 static int never_executed(pid_t pid)
 {
     char path[32], text[512];
@@ -239,15 +255,23 @@ static int take_over(struct nsx_spawn *spawn)
 {
     struct nsx_record *record = &nsx_slot_plan(spawn->slot)->record;
     const uint32_t pid = __atomic_load_n(&record->relay_pid, __ATOMIC_ACQUIRE);
-    int fd = pid ? nsx_above_stdio((int)syscall(__NR_pidfd_open, (pid_t)pid, 0)) : -1;
-    if (fd < 0)
-        return -1;
+    if (!spawn->has_relay || spawn->relayed || !pid)
+        return 0;
+    /* The first one's descriptor makes room for this one's. */
     nsx_parent_reap(spawn->pidfd, SECOND);
     close(spawn->pidfd);
+    spawn->pidfd = -1;
+    int fd = nsx_above_stdio((int)syscall(__NR_pidfd_open, (pid_t)pid, 0));
+    if (fd < 0) {
+        /* It must not wait for us for ever on a plan that others will use. */
+        const int error = errno;
+        kill_unheld((pid_t)pid);
+        return -error;
+    }
     spawn->pid = (pid_t)pid;
     spawn->pidfd = fd;
     spawn->relayed = 1;
-    return 0;
+    return 1;
 }
 
 static enum nsx_state go_on_with_relay(struct nsx_spawn *spawn)
@@ -256,23 +280,48 @@ static enum nsx_state go_on_with_relay(struct nsx_spawn *spawn)
     __atomic_store_n(&plan->record.hold, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&plan->record.relay, 1, __ATOMIC_RELEASE);
     sys_futex(&plan->record.relay, NSX_FUTEX_WAKE, 1, NULL);
-    return is_gated(plan) ? open_gate(spawn) : NSX_BUSY;
+    return spawn->gate >= 0 ? open_gate(spawn) : NSX_BUSY;
+}
+
+/* Within timeout ns?  Whatever signals come. */
+static int nsx_parent_has_ended(int pidfd, int64_t timeout)
+{
+    const int64_t deadline = nsx_now() + timeout;
+    struct nsx_end end;
+    int done;
+    do {
+        const int64_t left = deadline - nsx_now();
+        done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 0, &end);
+    } while (done == -EINTR);
+    return done == 1;
 }
 
 /* The child has left our memory: what did it do? */
 static enum nsx_state child_left(struct nsx_spawn *spawn)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
-    if (!spawn->relayed && !plan->record.failed && take_over(spawn) == 0)
-        return go_on_with_relay(spawn);
-    const struct nsx_record record = plan->record;
-    const int last = record.step + 1 == blob_of(plan)->nsteps;
+    /* Copied once, then checked: see nsx_parent_report(). */
+    struct nsx_record record;
+    memcpy(&record, &plan->record, sizeof record);
+    __asm__ volatile("" ::: "memory"); /* and not read again */
+    if (!record.failed) {
+        const int taken = take_over(spawn);
+        if (taken < 0)
+            return fail(spawn, (struct nsx_failure){.step = -1, .error = -taken});
+        if (taken)
+            return go_on_with_relay(spawn);
+    }
+    if (record.step >= spawn->nsteps)
+        record.step = spawn->nsteps - 1;
+    const int last = record.step + 1 == spawn->nsteps;
+    const int copy = spawn->slot->kind == NSX_SLOT_SHARED;
+    if (record.error <= 0 || record.error > 4095)
+        record.error = 71; /* EPROTO */
     struct nsx_failure failure = {
         .step = (int)record.step, .error = record.error, .aux = record.aux};
 
     if (!record.failed) {
         struct nsx_end end = {0};
-        const int copy = (plan->flags & NSX_ANNOUNCE) != 0;
         if (last && copy && !record.ctid) /* it has announced itself */
             return started(spawn);
         if (last && !copy &&
@@ -283,11 +332,13 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
             end.status = 0;
         } else if (end.exited) {
             /* An init that has lost its program: it knows the signal. */
-            end.status = plan->record.ended ? plan->record.status & 0x7f : 0;
+            end.status = record.ended ? record.status & 0x7f : 0;
         }
         failure.error = end.status ? 0 : ECHILD;
         failure.signal = end.status;
     }
+    if (spawn->has_init) /* stopped, or hostile and only saying so: it goes */
+        nsx_parent_signal(spawn->pidfd, SIGKILL);
     bury(spawn);
     spawn->failure = failure;
     return NSX_FAILED;
@@ -296,9 +347,10 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
 /* Has the child left the memory where it ran the steps?  The word says so: ctid
  * is cleared by the kernel when a child leaves ours; hold gets OWNER_DIED when it
  * leaves the helper's, or from the child itself where it came to no helper. */
-static int has_left(struct nsx_plan *plan)
+static int has_left(const struct nsx_spawn *spawn)
 {
-    if (plan->flags & NSX_IN_HELPER)
+    struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
+    if (spawn->slot->kind == NSX_SLOT_MEMFD)
         return (__atomic_load_n(&plan->record.hold, __ATOMIC_ACQUIRE) & NSX_FUTEX_OWNER_DIED) != 0;
     return __atomic_load_n(&plan->record.ctid, __ATOMIC_ACQUIRE) == 0;
 }
@@ -311,15 +363,15 @@ static int is_paused(const struct nsx_spawn *spawn, struct nsx_plan *plan)
 enum nsx_state nsx_parent_poll(struct nsx_spawn *spawn, int64_t ns)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
-    uint32_t *word = plan->flags & NSX_IN_HELPER ? &plan->record.hold : &plan->record.ctid;
+    uint32_t *word = spawn->slot->kind == NSX_SLOT_MEMFD ? &plan->record.hold : &plan->record.ctid;
     const long limit[2] = {(long)(ns / SECOND), (long)(ns % SECOND)};
     const uint32_t value = __atomic_load_n(word, __ATOMIC_ACQUIRE);
 
-    if (!has_left(plan)) {
+    if (!has_left(spawn)) {
         if (is_paused(spawn, plan))
             return NSX_PAUSED;
         sys_futex(word, NSX_FUTEX_WAIT, value, limit);
-        if (!has_left(plan)) {
+        if (!has_left(spawn)) {
             if (is_paused(spawn, plan))
                 return NSX_PAUSED;
             /* No word is written for a copy's death, for one before the helper
@@ -349,7 +401,10 @@ void nsx_parent_report(struct nsx_spawn *spawn, struct nsx_report *report)
     const uint32_t ended = __atomic_load_n(&record->ended, __ATOMIC_ACQUIRE);
     const int32_t status = __atomic_load_n(&record->status, __ATOMIC_RELAXED);
     report->inner_pid = pid > 0 ? pid : 0;
-    report->ended = ended == 1 && status >= 0 && status <= 0xffff;
+    /* exited, or killed; nothing else is an end */
+    const int signal = status & 0x7f;
+    report->ended = ended == 1 && ((status & ~0xff00) == 0 ||
+                                   ((status & ~0xff) == 0 && signal > 0 && signal < 0x7f));
     report->status = report->ended ? status : 0;
 }
 
@@ -363,13 +418,24 @@ void nsx_parent_forget(struct nsx_spawn *spawn)
 void nsx_parent_abort(struct nsx_spawn *spawn, int *step_reached)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
-    if (step_reached)
-        *step_reached = (int)__atomic_load_n(&plan->record.step, __ATOMIC_RELAXED);
+    if (step_reached) {
+        const uint32_t step = __atomic_load_n(&plan->record.step, __ATOMIC_RELAXED);
+        *step_reached = (int)(step < spawn->nsteps ? step : spawn->nsteps - 1);
+    }
     nsx_parent_signal(spawn->pidfd, SIGKILL);
     /* What the helper has cloned meanwhile goes as well. */
-    struct nsx_end end;
-    if (find(plan, NSX_OP_relay) && !spawn->relayed &&
-        nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) == 1 && take_over(spawn) == 0)
-        nsx_parent_signal(spawn->pidfd, SIGKILL);
+    if (spawn->has_relay && !spawn->relayed) {
+        if (!nsx_parent_has_ended(spawn->pidfd, SECOND)) {
+            bury(spawn); /* to limbo, with the plan that the second one may use */
+            return;
+        }
+        const int taken = take_over(spawn);
+        if (taken < 0) {
+            release(spawn);
+            return;
+        }
+        if (taken)
+            nsx_parent_signal(spawn->pidfd, SIGKILL);
+    }
     bury(spawn);
 }

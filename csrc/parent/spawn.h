@@ -36,6 +36,11 @@ struct nsx_spawn {
     int inner_pid;    /* of a program that a second clone has brought into a pid namespace */
     int busy;         /* for the caller to note that it has left a BUSY one alone */
     int resumed;
+    /* Of the plan, noted before the clone: from then on its page is the child's to
+     * write, and an init's program may be root over the init. */
+    uint32_t nsteps;
+    int has_init, has_relay;
+    int gate;    /* index of the step; -1: none */
     int relayed; /* pid and pidfd are the second clone's */
     struct nsx_failure failure;
 };

@@ -208,12 +208,14 @@ static struct nsx_spawn *take_child(PyObject *capsule, struct nsx_spawn *spawn)
     struct nsx_spawn *kept = PyCapsule_GetPointer(capsule, CHILD);
     if (!kept)
         return NULL;
-    if (!kept->slot) {
+    /* Without the GIL two threads may come for it: one has it. */
+    struct nsx_slot *slot = __atomic_exchange_n(&kept->slot, NULL, __ATOMIC_ACQ_REL);
+    if (!slot) {
         PyErr_SetString(PyExc_ValueError, "used up already");
         return NULL;
     }
     *spawn = *kept;
-    kept->slot = NULL;
+    spawn->slot = slot;
     return spawn;
 }
 
