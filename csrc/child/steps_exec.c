@@ -35,16 +35,17 @@ NSX_CHILD_CODE static long reset_handlers(struct nsx_child *child, uint64_t thes
 }
 
 /* arg: a bit for each signal, as in a sigset.  CLONE_CLEAR_SIGHAND leaves what
- * was ignored ignored; where the kernel could not do even that, it is done here.
- * From here on signals reach the child: no handler of the parent's is left that
- * could run on shared memory.  What has been pending ends it in this step. */
+ * was ignored ignored; where the kernel could not do even that, it is done here. */
 NSX_CHILD_CODE long step_default_signals(struct nsx_child *child, const struct nsx_step *step)
 {
-    long error = reset_handlers(child, step->arg[0]);
-    if (error < 0)
-        return error;
-    sys_rt_sigprocmask(SIG_SETMASK_, &child->plan->sigmask, NULL);
-    return 0;
+    return reset_handlers(child, step->arg[0]);
+}
+
+/* From here on signals reach the child: no handler of the parent's is left that
+ * could run on shared memory.  What has been pending is the program's to die of. */
+NSX_CHILD_CODE static void restore_mask(const struct nsx_plan *plan)
+{
+    sys_rt_sigprocmask(SIG_SETMASK_, &plan->sigmask, NULL);
 }
 
 /* As execvp(3) and subprocess search PATH: the first error that is not "not
@@ -58,6 +59,7 @@ NSX_CHILD_CODE long step_exec(struct nsx_child *child, const struct nsx_step *st
     long first = 0, error = -ENOENT_;
     (void)step;
 
+    restore_mask(plan);
     for (uint32_t i = 0; i < plan->nexecs; i++) {
         error = sys_execve((const char *)path[i], argv, envp);
         if (error != -ENOENT_ && error != -ENOTDIR_ && !first) {
@@ -75,6 +77,7 @@ NSX_CHILD_CODE long step_call(struct nsx_child *child, const struct nsx_step *st
     int (*entry)(void *) = (int (*)(void *))(uintptr_t)plan->entry;
     void *arg = (void *)(uintptr_t)plan->entry_arg;
     (void)step;
+    restore_mask(plan);
     nsx_child_announce(plan);
     int status = entry(arg);
     nsx_syscall(__NR_exit_group, status & 0xff, 0, 0, 0, 0, 0);

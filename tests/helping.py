@@ -1,0 +1,99 @@
+"""What the tests of the helper body share."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import support
+
+import nsext
+
+DEADLINE = 10
+HELPER_TEXT = 0x5A000000, 0x5A100000  # where setup.py links it
+_KEPT = ("/memfd:nsext-helper", "/memfd:nsext-plan")
+_all_fds = support.open_fds
+
+
+def kept_fds(pid: Any = "self") -> dict[int, str]:
+    """The helper's image and the plans that the process keeps for its next spawns."""
+    return {fd: what for fd, what in _all_fds(pid).items() if what.startswith(_KEPT)}
+
+
+def other_fds(pid: Any = "self") -> dict[int, str]:
+    return {fd: what for fd, what in _all_fds(pid).items() if not what.startswith(_KEPT)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kept_memfds() -> Iterator[None]:
+    """Keeping them is no leak, as long as they are few: test_helper_body says how many."""
+    support.open_fds = other_fds
+    yield
+    support.open_fds = _all_fds
+
+
+def wait_for(condition: Callable[[], Any], what: str = "", seconds: float = DEADLINE) -> Any:
+    """Return the condition's value as soon as it is true; fail where it does not become so."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {seconds} s: {what or condition}"
+        os.sched_yield()
+    return value
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process's state; "" where there is none."""
+    try:
+        return support.status(pid)["State"][0]
+    except (FileNotFoundError, ProcessLookupError, KeyError):
+        return ""
+
+
+def is_gone(pid: int) -> bool:
+    """Has it ended?  A zombie that its parent has not waited for counts."""
+    return state_of(pid) in ("", "Z", "X")
+
+
+def gone(pid: int, seconds: float = DEADLINE) -> None:
+    wait_for(lambda: is_gone(pid), f"process {pid} ends", seconds)
+
+
+def ended(fd: int, seconds: float = DEADLINE) -> bool:
+    """Whether a pidfd tells of its process's end in time."""
+    return bool(select.select([fd], [], [], seconds)[0])
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def error_of(call: Callable[..., Any], *args: Any, **keywords: Any) -> nsext.SpawnError:
+    """The SpawnError that a call must raise, without its traceback (and what that holds)."""
+    error = support.failure(call, *args, **keywords)
+    error.__traceback__ = None
+    return error
+
+
+@contextmanager
+def talking(start: Callable[..., Any] = nsext.Popen, **keywords: Any) -> Iterator[Any]:
+    """A cat that has started: its loader has closed what it had open."""
+    with start(["cat"], stdin=nsext.PIPE, stdout=nsext.PIPE, bufsize=0, **keywords) as process:
+        try:
+            process.stdin.write(b"x")
+            assert process.stdout.read(1) == b"x"
+            yield process
+        finally:
+            process.kill()
+
+
+def running_helper(args: Any, **keywords: Any) -> nsext.Popen:
+    """A Popen that has been paused and resumed: what the helper body is forced with."""
+    process = nsext.Popen(args, paused=True, **keywords)
+    process.resume()
+    return process

@@ -1,0 +1,429 @@
+"""kill_on_parent_exit: the program goes with the process that started it, whatever happens when.
+
+The parents here are forks of this process, which adopts what they leave behind (a subreaper), and
+answers for the system calls of their children (faults.py): so each is killed at a known call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import faults
+import pytest
+from helping import HELPER_TEXT, children_of, ended, gone, is_gone, kept_memfds, state_of, wait_for
+from support import running, script, stat_field, status
+
+import nsext
+
+__all__ = ["kept_memfds"]
+
+DEADLINE = 1.0  # seconds after the parent's death
+SLEEP = ["/bin/sleep", "1000"]
+
+
+@pytest.fixture
+def adopting() -> Iterator[None]:
+    """What a dead child leaves behind becomes ours."""
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+    try:
+        yield
+    finally:
+        libc.prctl(36, 0, 0, 0, 0)
+
+
+class Parent:
+    """A fork that runs *job* and says "done"; with *text*, under a listener that is ours."""
+
+    def __init__(self, job: Callable[[], Any], text: tuple[int, int] | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                ours.close()
+                if text:
+                    listener = faults.install(text)
+                    socket.send_fds(theirs, [b"filter"], [listener])
+                    os.close(listener)
+                kept = job()
+                theirs.send(b"done")
+                signal.pause()
+                del kept
+            except BaseException as error:
+                theirs.send(repr(error).encode())
+            finally:
+                os._exit(1)
+        theirs.close()
+        self.socket = ours
+        self.listener = -1
+        self.said = b""
+        if text:
+            _, (self.listener,), _, _ = socket.recv_fds(ours, 16, 1)
+
+    def calls(self) -> Iterator[faults.Call]:
+        """Its children's calls, each unanswered; until it has said something."""
+        while True:
+            ready, _, _ = select.select([self.socket, self.listener], [], [], 20)
+            assert ready, "hung"
+            if self.listener in ready:
+                call = faults.receive(self.listener)
+                if call is not None:
+                    yield call
+            else:
+                self.said = self.socket.recv(4096)
+                return
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def close(self) -> None:
+        self.socket.close()
+        if self.listener >= 0:
+            os.close(self.listener)
+
+
+def _children() -> list[int]:
+    pid = os.getpid()
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def left_over(parent: Parent, is_over: Callable[[list[int]], bool]) -> list[str]:
+    """What there is a second later; its children's calls are answered meanwhile."""
+    end = time.monotonic() + DEADLINE
+    poll = select.poll()
+    if parent.listener >= 0:
+        poll.register(parent.listener, select.POLLIN)
+    while True:
+        _reap()
+        left = _children()
+        if is_over(left) or time.monotonic() > end:
+            break
+        for _, event in poll.poll(1):
+            if event & select.POLLIN:
+                call = faults.receive(parent.listener)
+                if call is not None:
+                    faults.reply(parent.listener, call)
+            else:
+                poll.unregister(parent.listener)
+    found = []
+    for pid in left:
+        below = [status(child).get("Name") for child in children_of(pid)]
+        where = Path(f"/proc/{pid}/syscall").read_text().split()[0]
+        found.append(f"{pid} {status(pid).get('Name')} {state_of(pid)} in {where}, {below}")
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return found
+
+
+def _is_sleep(pid: int) -> bool:
+    """Is it the program, or the init that has it?"""
+    return any(status(item).get("Name") == "sleep" for item in (pid, *children_of(pid)))
+
+
+def sweep(job: Callable[[], Any], text: tuple[int, int], keep: bool = False) -> int:
+    """Kill the parent at each call of its children's; return how many calls there were.
+
+    keep: a program that is not tied to its parent may go on; but then it is the program.
+    """
+    faults.need(faults.can_inject(), "no seccomp listener (CAP_SYS_ADMIN, Linux 5.5)")
+    wrong = []
+
+    def is_over(left: list[int]) -> bool:
+        return not left or (keep and all(_is_sleep(pid) for pid in left))
+
+    for number in range(1000):
+        parent = Parent(job, text)
+        names = []
+        for call in parent.calls():
+            names.append(call.name)
+            if len(names) == number + 1:
+                parent.kill()
+                faults.reply(parent.listener, call)
+                break
+            faults.reply(parent.listener, call)
+        at_end = len(names) <= number
+        if at_end:
+            assert parent.said == b"done", parent.said
+            parent.kill()
+        found = left_over(parent, is_over)
+        if keep:
+            found = [text for text in found if "sleep" not in text]
+        parent.close()
+        wrong += [f"{number} {names[-1:]}: {text}" for text in found]
+        if at_end:
+            break
+    assert wrong == []
+    return number
+
+
+RANGES = [(0, 0, 1000)]
+TIED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "user": {"user": 12345, "group": 12345, "extra_groups": [1]},
+    "pid": {"new": "pid mnt uts", "hostname": "x"},
+    "init": {"new": "pid mnt", "init": True},
+    "subreaper": {"init": True, "process_group": 0},
+    "ranges": {"new": "user pid mnt", "uid_map": RANGES, "gid_map": RANGES, "user": 5},
+    "ranges, init": {"new": "user pid mnt", "uid_map": RANGES, "gid_map": RANGES, "init": True},
+    "time": {"new": "time", "time_offsets": {"boottime": 5}},
+}
+TEXTS = {"inline": faults.CHILD_TEXT, "helper": HELPER_TEXT}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("name", TIED)
+def test_killed_at_each_call(name: str, text: str, root: None, adopting: None) -> None:
+    fields = TIED[name]
+    calls = sweep(lambda: nsext.Popen(SLEEP, kill_on_parent_exit=True, **fields), TEXTS[text])
+    assert calls >= (2 if text == "inline" else 8)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("fields", [{}, {"init": True}, {"new": "pid mnt", "init": True}])
+def test_killed_while_one_is_paused(
+    fields: dict[str, Any], text: str, root: None, adopting: None
+) -> None:
+    """Whether it is tied or not: nobody is left who could resume it."""
+    sweep(lambda: nsext.Popen(SLEEP, paused=True, **fields), TEXTS[text])
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("new", ["", "user", "pid mnt"])
+def test_killed_in_a_join(new: str, text: str, root: None, adopting: None) -> None:
+    with running(new="user pid mnt net") as other:
+        # Joined by descriptors of ours: this process is not to be this one's child.
+        targets = nsext.namespaces(other, "user pid mnt net" if not new else "net")
+        with targets:
+            fields = {"join": targets, "new": new, "kill_on_parent_exit": True}
+            before = set(_children())
+
+            def job() -> Any:
+                return nsext.Popen(SLEEP, **fields)
+
+            _sweep_beside(job, TEXTS[text], before)
+
+
+def _sweep_beside(job: Callable[[], Any], text: tuple[int, int], known: set[int]) -> None:
+    """sweep(), with children of this process that stay."""
+    original = globals()["_children"]
+    globals()["_children"] = lambda: [pid for pid in original() if pid not in known]
+    try:
+        sweep(job, text)
+    finally:
+        globals()["_children"] = original
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"extra_groups": [1]}, {"new": "user", "uid_map": RANGES}, {"new": "pid", "init": True}],
+)
+def test_a_program_that_is_not_tied_is_set_up_or_not_there(
+    fields: dict[str, Any], text: str, root: None, adopting: None
+) -> None:
+    """As with subprocess it goes on; but no part of a set-up does."""
+    sweep(lambda: nsext.Popen(SLEEP, **fields), TEXTS[text], keep=True)
+
+
+@pytest.mark.parametrize("fields", [{"init": True}, {"new": "pid mnt", "init": True}])
+def test_an_init_that_is_late(fields: dict[str, Any], root: None, adopting: None) -> None:
+    """It knows its parent from before the program's process has moved its own descriptors."""
+    faults.need(faults.can_inject(), "no seccomp listener (CAP_SYS_ADMIN, Linux 5.5)")
+    parent = Parent(lambda: nsext.Popen(SLEEP, kill_on_parent_exit=True, **fields), HELPER_TEXT)
+    init, cloned, held = 0, False, None
+    for call in parent.calls():
+        init = init or call.pid
+        if cloned and call.pid == init and held is None:
+            held = call
+            continue
+        cloned |= call.name == "clone"
+        faults.reply(parent.listener, call)
+        if call.name == "execve" and held:
+            faults.reply(parent.listener, held)
+    assert held and parent.said == b"done"
+    parent.kill()
+    assert left_over(parent, lambda left: not left) == []
+    parent.close()
+
+
+# ---- after the start -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["killed", "exits", "finalizes"])
+@pytest.mark.parametrize("name", TIED)
+def test_the_program_goes_with_its_parent(name: str, how: str, root: None, adopting: None) -> None:
+    fields = TIED[name]
+    end = {"killed": "os.kill(os.getpid(), 9)", "exits": "os._exit(0)", "finalizes": "sys.exit()"}
+    code = f"""
+    import subprocess
+    pid = os.fork()
+    if not pid:
+        p = nsext.Popen({SLEEP!r}, kill_on_parent_exit=True, **{fields!r})
+        print(p.pid, p.program_pid, flush=True)
+        p.returncode = 0 if {how!r} == "finalizes" else None  # no warning at exit
+        {end[how]}
+    os.waitpid(pid, 0)
+    """
+    pids = [int(word) for word in script(code).split()]
+    for pid in pids:
+        gone(pid, DEADLINE)
+    _reap()
+
+
+@pytest.mark.parametrize("fields", ["", "init=True", "new='user pid mnt'", "user=12345"])
+def test_the_thread_may_end(fields: str, root: None) -> None:
+    """It is the process that counts: PR_SET_PDEATHSIG by itself goes by the thread."""
+    code = f"""
+    def start():
+        made.append(nsext.Popen({SLEEP!r}, kill_on_parent_exit=True, {fields}))
+    made = []
+    for _ in range(3):
+        thread = threading.Thread(target=start)
+        thread.start()
+        thread.join()
+        while os.path.exists(f"/proc/self/task/{{thread.native_id}}"):
+            os.sched_yield()
+    for p in made:
+        # A signal to it would have been sent by now: at the thread's exit, before it was gone.
+        while status(p.program_pid)["State"][0] not in "SZ":
+            os.sched_yield()
+        assert p.poll() is None and status(p.program_pid)["State"][0] == "S"
+        print(p.pid, p.program_pid)
+    sys.stdout.flush()
+    os.kill(os.getpid(), 9) if not os.fork() else os.wait()
+    assert all(p.poll() is None for p in made)  # a fork's death is nobody's
+    os._exit(0)
+    """
+    for word in script(code).split():
+        gone(int(word), DEADLINE)
+
+
+def test_asyncio_to_thread(root: None) -> None:
+    code = f"""
+    import asyncio
+    async def main():
+        p = await asyncio.to_thread(nsext.Popen, {SLEEP!r}, kill_on_parent_exit=True)
+        loop = asyncio.get_running_loop()
+        await loop.shutdown_default_executor()
+        assert len(os.listdir("/proc/self/task")) == 1
+        while status(p.program_pid)["State"][0] not in "SZ":
+            os.sched_yield()
+        assert p.poll() is None and status(p.program_pid)["State"][0] == "S"
+        print(p.program_pid)
+        p.kill(); p.wait()
+    asyncio.run(main())
+    """
+    gone(int(script(code)))
+
+
+@pytest.mark.parametrize("kind", ["uts", "net", "ipc"])
+def test_the_threads_own_namespaces_and_mask(kind: str, root: None) -> None:
+    """The program is where the thread is that started it, first and later, whoever was before."""
+    script(f"""
+    found = []
+    def start(apart):
+        if apart:
+            nsext.unshare({kind!r})
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        with nsext.Popen(["cat"], stdin=nsext.PIPE, kill_on_parent_exit=True) as p:
+            own = os.readlink("/proc/thread-self/ns/" + {kind!r})
+            masked = int(status(p.program_pid)["SigBlk"], 16) == (1 << 9 if apart else 0)
+            found.append(ns_id({kind!r}, p.program_pid) == own and masked)
+    for apart in (True, False, True, False):
+        thread = threading.Thread(target=start, args=(apart,))
+        thread.start()
+        thread.join()
+    assert found == [True] * 4, found
+    """)
+
+
+def test_one_thread_does_not_wait_for_another() -> None:
+    """A set-up that takes long holds up nobody else's."""
+    script("""
+    import faults
+    from helping import HELPER_TEXT
+    hung = threading.Event()
+    pids, done = [], []
+    def slow():
+        try:
+            nsext.Popen(["true"], kill_on_parent_exit=True)
+        except nsext.SpawnError as error:
+            return error.errno
+    def answer(call):
+        pids.append(call.pid)
+        hung.set()
+        return faults.HANG
+    def quick():
+        done.append(nsext.run(["true"], kill_on_parent_exit=True).returncode)
+    with faults.Injector(HELPER_TEXT) as injector:
+        supervisor = threading.Thread(target=injector.run, args=(slow, answer))
+        supervisor.start()
+        assert hung.wait(10)
+        others = [threading.Thread(target=quick) for _ in range(3)]
+        for thread in others:
+            thread.start()
+        for thread in others:
+            thread.join(10)
+        os.kill(pids[0], signal.SIGKILL)
+        supervisor.join(10)
+    assert done == [0, 0, 0], done
+    """)
+
+
+def test_a_stopped_program_goes_too(adopting: None) -> None:
+    parent = Parent(lambda: _stopped())
+    assert parent.socket.recv(100) == b"done"
+    parent.kill()
+    assert left_over(parent, lambda left: not left) == []
+    parent.close()
+
+
+def _stopped() -> Any:
+    process = nsext.Popen(SLEEP, kill_on_parent_exit=True)
+    process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: state_of(process.pid) == "T")
+    return process
+
+
+@contextmanager
+def _watched(pid: int) -> Iterator[int]:
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def test_without_it_the_program_goes_on(adopting: None) -> None:
+    """As with subprocess."""
+    reader, writer = os.pipe()
+    parent = Parent(lambda: os.write(writer, str(nsext.Popen(SLEEP).pid).encode()))
+    pid = int(os.read(reader, 20))
+    with _watched(pid) as fd:
+        parent.kill()
+        assert not ended(fd, 0) and not is_gone(pid)
+        assert int(stat_field(4, pid)) == os.getpid()
+        os.kill(pid, signal.SIGKILL)
+        assert ended(fd)
+    os.waitpid(pid, 0)
+    parent.close()
+    os.close(reader)
+    os.close(writer)
