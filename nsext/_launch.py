@@ -111,8 +111,8 @@ def plan_of(
         named = has_names(spec)
         numbers = _by_number(spec) if named else spec
         body = body or body_of(spec, paused, joined)
-        if body == "inline" and int(spec.new) & CloneFlags.NEWTIME and not _exec_enters_time():  # type: ignore[arg-type]
-            body = "helper"  # which may enter it before exec
+        if body == "inline" and os.path.exists(HELPER) and not _inline_will_do(int(spec.new)):  # type: ignore[arg-type]
+            body = "helper"
         plan = Plan(numbers, restore_signals, body, paused, joined, init)
         if not named:  # those are looked up anew each time
             spec._plans[key] = plan
@@ -137,12 +137,18 @@ def _by_number(spec: Spec) -> Spec:
 
 
 @cache
-def _exec_enters_time() -> bool:
-    """Since Linux 6.2 exec moves a process into its new time namespace."""
+def _kernel() -> tuple[int, int]:
+    """The version of the running kernel."""
     major, minor = (
         int("".join(filter(str.isdigit, part))) for part in os.uname().release.split(".")[:2]
     )
-    return (major, minor) >= (6, 2)
+    return major, minor
+
+
+def _inline_will_do(new: int) -> bool:
+    """Before Linux 5.16 a core dump of a child in our memory kills us, too; and before 6.2 exec
+    does not move a process into its new time namespace."""
+    return _kernel() >= (6, 2) or (_kernel() >= (5, 16) and not new & CloneFlags.NEWTIME)
 
 
 def launch(

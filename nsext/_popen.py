@@ -400,7 +400,13 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                     self._spawn_timeout,
                 )
         except BaseException:
-            self._pidfd = -1  # C has reaped the child and closed it
+            # Where C has reaped it, this says ESRCH; where we were interrupted, it must not stay.
+            self._signal(signal.SIGKILL)
+            self._reap(1.0)
+            if self._pidfd >= 0:
+                with self._fd_lock:
+                    pidfd, self._pidfd = self._pidfd, -1
+                    os.close(pidfd)
             self.returncode = 127
             raise
 

@@ -51,7 +51,7 @@ def test_it_does_nothing_without_a_plan(args: list[str]) -> None:
     assert nsext.run([HELPER, *args]).returncode == 125
 
 
-RECORD = 56  # bytes of struct nsx_record; then flags, blob, argv, envp, argc, envc, execs, nexecs
+RECORD = 60  # bytes of struct nsx_record; then flags, blob, argv, envp, argc, envc, execs, nexecs
 
 
 def _plan() -> bytes:
@@ -64,7 +64,7 @@ def _plan() -> bytes:
         else:
             raise AssertionError("no plan")
     process.namespaces.close()
-    struct.pack_into("=14I", data, 0, 1, *[0] * 13)
+    struct.pack_into("=15I", data, 0, 1, *[0] * 14)
     _, _, argv, envp, argc, envc, execs, nexecs = struct.unpack_from("=8I", data, RECORD)
     (pointer,) = struct.unpack_from("=Q", data, argv)
     at = data.index(b"/bin/true\0")
@@ -101,7 +101,7 @@ def test_hostile_plans_are_refused(root: None) -> None:
     size = len(data.rstrip(b"\0")) + 64
     generator = random.Random(7)
     results = []
-    head = range(56, 400, 4)
+    head = range(RECORD, 400, 4)
     for offset in head:
         for value in (0xFFFFFFFF, generator.randrange(1 << 32)):
             wrong = bytearray(data)
@@ -112,7 +112,7 @@ def test_hostile_plans_are_refused(root: None) -> None:
         for _ in range(generator.randrange(1, 6)):
             struct.pack_into("=I", wrong, generator.randrange(0, size, 4) & ~3, 1 << 31)
         results.append(_run_plan(bytes(wrong)))
-    results += [_run_plan(data[:length]) for length in (0, 1, 55, 100, 200, 300)]
+    results += [_run_plan(data[:length]) for length in (0, 1, RECORD - 1, 100, 200, 300)]
     assert FAULTS.isdisjoint(results), results
     assert results.count(125) > 30
 

@@ -243,27 +243,6 @@ def test_a_program_that_is_not_tied_is_set_up_or_not_there(
     sweep(lambda: nsext.Popen(SLEEP, **fields), TEXTS[text], keep=True)
 
 
-@pytest.mark.parametrize("fields", [{"init": True}, {"new": "pid mnt", "init": True}])
-def test_an_init_that_is_late(fields: dict[str, Any], root: None, adopting: None) -> None:
-    """It knows its parent from before the program's process has moved its own descriptors."""
-    faults.need(faults.can_inject(), "no seccomp listener (CAP_SYS_ADMIN, Linux 5.5)")
-    parent = Parent(lambda: nsext.Popen(SLEEP, kill_on_parent_exit=True, **fields), HELPER_TEXT)
-    init, cloned, held = 0, False, None
-    for call in parent.calls():
-        init = init or call.pid
-        if cloned and call.pid == init and held is None:
-            held = call
-            continue
-        cloned |= call.name == "clone"
-        faults.reply(parent.listener, call)
-        if call.name == "execve" and held:
-            faults.reply(parent.listener, held)
-    assert held and parent.said == b"done"
-    parent.kill()
-    assert left_over(parent, lambda left: not left) == []
-    parent.close()
-
-
 # ---- after the start -------------------------------------------------------------------------
 
 

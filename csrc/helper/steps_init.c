@@ -147,7 +147,10 @@ NSX_CHILD_CODE static void become_init(struct init *init)
         send(init->target, SIGKILL_);
         leave(init, 125);
     }
-    sys_close_range(kept == 0 ? 1 : 0, 0xffffffffu);
+    if (sys_close_range(kept == 0 ? 1 : 0, 0xffffffffu) < 0) {
+        send(init->target, SIGKILL_);
+        leave(init, 125);
+    }
     init->parent = (int)kept;
     sys_chdir("/");
     init->signals = (int)nsx_syscall(__NR_signalfd4, -1, NSX_P(&all), NSX_SIGSET_BYTES,
@@ -159,6 +162,8 @@ NSX_CHILD_CODE static void become_init(struct init *init)
     /* Of the plan only the record, in the first page, is of use from here on. */
     if (plan->size > 4096)
         nsx_syscall(__NR_munmap, NSX_P(plan) + 4096, (long)((plan->size - 1) & ~4095u), 0, 0, 0, 0);
+    __atomic_store_n(&plan->record.init_ready, 1, __ATOMIC_RELEASE);
+    sys_futex(&plan->record.init_ready, NSX_FUTEX_WAKE, 1, NULL);
     supervise(init);
 }
 
@@ -203,5 +208,9 @@ NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *st
     }
     if (group)
         sys_setpgid(0, 0);
+    /* Before the program runs, which may be root over its init, that has nothing
+     * left to be taken from it.  An init that dies takes us along. */
+    while (!__atomic_load_n(&plan->record.init_ready, __ATOMIC_ACQUIRE))
+        sys_futex(&plan->record.init_ready, NSX_FUTEX_WAIT, 0, NULL);
     return 0;
 }

@@ -93,13 +93,23 @@ static enum nsx_state started(struct nsx_spawn *spawn)
  * in limbo: the one exception to "leaves nothing behind". */
 static void bury(struct nsx_spawn *spawn)
 {
-    if (nsx_parent_reap(spawn->pidfd, SECOND)) {
-        close(spawn->pidfd);
+    int gone = nsx_parent_reap(spawn->pidfd, SECOND);
+    if (!gone) {
+        /* It has said that it fails, and goes on: a stopped or a hostile init. */
+        nsx_parent_signal(spawn->pidfd, SIGKILL);
+        gone = nsx_parent_reap(spawn->pidfd, SECOND);
+    }
+    if (gone) {
+        if (!spawn->lent)
+            close(spawn->pidfd);
         release(spawn);
         return;
     }
     close_own(spawn);
-    nsx_slot_limbo(spawn->pool, spawn->slot, spawn->pidfd);
+    if (spawn->lent)
+        spawn->pidfd = fcntl(spawn->pidfd, F_DUPFD_CLOEXEC, 3);
+    if (spawn->pidfd >= 0) /* else its memory stays for good */
+        nsx_slot_limbo(spawn->pool, spawn->slot, spawn->pidfd);
     spawn->slot = NULL;
 }
 
@@ -184,6 +194,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     if (spawn->slot->kind != NSX_SLOT_INLINE)
         plan->flags |= spawn->slot->kind == NSX_SLOT_MEMFD ? NSX_IN_HELPER : NSX_ANNOUNCE;
     spawn->pidfd = spawn->parent_pidfd = -1;
+    spawn->owner = getpid();
     const struct nsx_step *gate = find(plan, NSX_OP_gate);
     spawn->nsteps = blob_of(plan)->nsteps;
     spawn->has_init = has_init(plan);

@@ -36,6 +36,8 @@ struct nsx_spawn {
     int inner_pid;    /* of a program that a second clone has brought into a pid namespace */
     int busy;         /* for the caller to note that it has left a BUSY one alone */
     int resumed;
+    int lent;    /* the pidfd was handed out: who has it closes it */
+    pid_t owner; /* the process whose child it is; a fork has a copy of this */
     /* Of the plan, noted before the clone: from then on its page is the child's to
      * write, and an init's program may be root over the init. */
     uint32_t nsteps;

@@ -5,6 +5,7 @@
 #include "py_plan.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #define MILLISECOND 1000000ll
 #define FIRST_SLICE (5 * MILLISECOND)
@@ -56,14 +57,17 @@ static void abort_spawn(struct nsx_spawn *spawn, int *step)
 static void destroy_child(PyObject *capsule)
 {
     struct nsx_spawn *spawn = PyCapsule_GetPointer(capsule, CHILD);
-    if (spawn && spawn->slot && spawn->busy)
+    PyObject *module = PyCapsule_GetContext(capsule);
+    if (spawn && spawn->slot && spawn->busy && spawn->owner == getpid())
         abort_spawn(spawn, NULL);
     else if (spawn && spawn->slot)
         nsx_parent_forget(spawn);
     PyMem_Free(spawn);
+    Py_XDECREF(module);
 }
 
-static PyObject *keep_spawn(struct nsx_spawn *spawn, PyObject *owner)
+/* The capsule keeps the module, in whose state the pool lies. */
+static PyObject *keep_spawn(struct nsx_spawn *spawn, PyObject *owner, PyObject *module)
 {
     struct nsx_spawn *kept = PyMem_Malloc(sizeof *kept);
     if (!kept) {
@@ -77,15 +81,18 @@ static PyObject *keep_spawn(struct nsx_spawn *spawn, PyObject *owner)
         PyMem_Free(kept);
         return NULL;
     }
+    PyCapsule_SetContext(capsule, Py_NewRef(module));
+    kept->lent = !spawn->busy;
     return result_started(spawn, owner, capsule);
 }
 
-static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state, PyObject *owner)
+static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state, PyObject *owner,
+                        PyObject *module)
 {
     if (state == NSX_STARTED && !spawn->slot)
         return result_started(spawn, owner, Py_NewRef(Py_None));
     if (state != NSX_FAILED)
-        return keep_spawn(spawn, owner);
+        return keep_spawn(spawn, owner, module);
     const struct nsx_failure *failure = &spawn->failure;
     return result_failed(failure->step < 0 ? "clone"
                          : failure->signal ? "killed"
@@ -120,7 +127,8 @@ static int64_t slice_of(const struct limits *limits, int64_t slice)
 
 /* Waits in slices: a signal that lands before the wait, or on another thread,
  * wakes nobody here, and Ctrl-C shall not wait for a child that hangs. */
-static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, PyObject *owner)
+static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, PyObject *owner,
+                     PyObject *module)
 {
     enum nsx_state state = NSX_BUSY;
     const int64_t first = slice_of(&limits, FIRST_SLICE);
@@ -144,7 +152,7 @@ static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, P
         }
         if (limits.patience != NSX_FOREVER && nsx_now() >= limits.patience) {
             spawn->busy = 1;
-            return keep_spawn(spawn, owner);
+            return keep_spawn(spawn, owner, module);
         }
         const int64_t slice = slice_of(&limits, SLICE);
         thread = PyEval_SaveThread();
@@ -152,7 +160,7 @@ static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, P
         PyEval_RestoreThread(thread);
     }
     spawn->busy = 0;
-    return finish(spawn, state, owner);
+    return finish(spawn, state, owner, module);
 }
 
 /* The helper's image and its file's path, into the plan. */
@@ -199,7 +207,7 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
         nsx_slot_put(spawn.pool, spawn.slot);
         return NULL;
     }
-    return run(&spawn, limits_from_now(timeout, patience), 1, args[10]);
+    return run(&spawn, limits_from_now(timeout, patience), 1, args[10], module);
 }
 
 /* The child of a capsule, which is used up; NULL with an exception set. */
@@ -223,14 +231,13 @@ static struct nsx_spawn *take_child(PyObject *capsule, struct nsx_spawn *spawn)
 PyObject *native_finish(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct nsx_spawn spawn;
-    (void)module;
     if (count != 4)
         return PyErr_Format(PyExc_TypeError, "finish() takes 4 arguments");
     const int64_t timeout = native_timeout(args[1]);
     const int64_t patience = timeout < 0 ? -1 : native_timeout(args[2]);
     if (patience < 0 || !take_child(args[0], &spawn))
         return NULL;
-    return run(&spawn, limits_from_now(timeout, patience), 0, args[3]);
+    return run(&spawn, limits_from_now(timeout, patience), 0, args[3], module);
 }
 
 /* Kill such a child, and reap it. */
@@ -249,7 +256,6 @@ PyObject *native_abort(PyObject *module, PyObject *const *args, Py_ssize_t count
 /* The capsule is used up, whatever comes of it. */
 PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    (void)module;
     if (count != 3)
         return PyErr_Format(PyExc_TypeError, "resume() takes 3 arguments");
     struct nsx_spawn spawn;
@@ -257,7 +263,7 @@ PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t coun
     if (timeout < 0 || !take_child(args[0], &spawn))
         return NULL;
     nsx_parent_resume(&spawn);
-    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 0, args[2]);
+    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 0, args[2], module);
 }
 
 /* (inner_pid, wait status or None) */
@@ -305,7 +311,7 @@ PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count
     struct nsx_plan *plan = nsx_slot_plan(spawn.slot);
     plan->entry = entry;
     plan->entry_arg = arg;
-    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 1, args[5]);
+    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 1, args[5], module);
 }
 
 PyObject *native_capsule_pointer(PyObject *module, PyObject *const *args, Py_ssize_t count)
