@@ -38,9 +38,10 @@ test: build $(VENV)/.test ## all tests, with CPython's own of subprocess (NSEXT_
 	$(PY) -m pytest $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-stdlib
 
-test-stdlib: build ## CPython's own test_subprocess, over nsext.Popen
+test-stdlib: build ## CPython's own tests of subprocess and asyncio, over nsext.Popen
 	@# By the environment's base, since some of them are skipped in an environment.
 	$$($(PY) -c 'import sys; print(sys._base_executable)') tests/stdlib/run_subprocess.py
+	$$($(PY) -c 'import sys; print(sys._base_executable)') tests/stdlib/run_asyncio.py
 
 lint: build $(VENV)/.lint $(VENV)/.wheel ## style, types and warnings of Python, C and the packaging
 	ruff check

@@ -51,6 +51,7 @@
 #define NSX_FUTEX_WAIT 0
 #define NSX_FUTEX_WAKE 1
 
+#define NSX_RLIMIT_CORE 4
 #define NSX_P_PIDFD 3
 #define NSX_SIGSET_BYTES 8
 #define NSX_NSIG 64

@@ -85,6 +85,7 @@ enum nsx_plan_flag {
     NSX_RESET_SIGNALS = 2, /* the clone could not: CLONE_CLEAR_SIGHAND */
     NSX_ANNOUNCE = 4,      /* the child has memory of its own: no CLEARTID */
     NSX_IN_HELPER = 8,     /* the helper body: hold tells, not ctid */
+    NSX_CORE_GUARD = 32,   /* inline: no core of the parent's memory; core[] before exec */
     NSX_RAISED = 16,       /* capabilities were made ambient for the helper's exec */
 };
 
@@ -107,6 +108,7 @@ struct nsx_plan {
     uint32_t size;           /* bytes of the plan in use */
     uint32_t ambient[2];     /* NSX_RAISED: the sets to go back to */
     uint32_t inheritable[2]; /* NSX_RAISED: the set to go back to */
+    uint64_t core[2];        /* RLIMIT_CORE of the program, where the child guards it */
     uint64_t sigmask;        /* the caller's, restored before exec */
     uint64_t entry;          /* clone(entry): function and argument */
     uint64_t entry_arg;

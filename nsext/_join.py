@@ -171,6 +171,8 @@ class Opened:
             os.close(self._own.pop())
 
     def _add(self, fd: int, kind: int, what: str) -> None:
+        if kind == CloneFlags.NEWUSER and os.path.sameopenfile(fd, self._own_ns("user")):
+            return  # the caller's own: nothing to do, and EINVAL
         if self.kinds & kind:
             raise ValueError(f"join: {kind_names(kind)} is given twice ({what})")
         self.pairs.append((fd, kind))
@@ -197,8 +199,8 @@ class Opened:
                     break
                 raise
             same = os.path.sameopenfile(fd, own) if (own := self._own_ns(kind)) >= 0 else False
-            if same and (kinds is None or flag is CloneFlags.NEWUSER):
-                continue  # nothing to do, and for user EINVAL
+            if same and kinds is None:
+                continue
             self._add(fd, int(flag), what)
         if has_ended(alive):
             raise _error(errno.ESRCH, f"join the namespaces of {what}", "it has ended")

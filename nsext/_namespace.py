@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -149,7 +150,7 @@ class _Process:
         if self.pid <= 0:
             raise ProcessLookupError(errno.ESRCH, "the process has ended")
         try:
-            namespace = cls.open(f"/proc/{self.pid}/ns/{kind}")
+            namespace = self._open_soon(cls, f"/proc/{self.pid}/ns/{kind}")
         except FileNotFoundError:
             if not os.path.exists(f"/proc/self/ns/{kind}"):
                 raise
@@ -158,6 +159,17 @@ class _Process:
             namespace.close()  # perhaps another process's by now
             raise ProcessLookupError(errno.ESRCH, "the process has ended")
         return namespace
+
+    def _open_soon(self, cls: type[Any], path: str) -> Any:
+        # For some microseconds of its exec a program's files in /proc are root's.
+        end = time.monotonic() + 0.05
+        while True:
+            try:
+                return cls.open(path)
+            except PermissionError:
+                if time.monotonic() > end or (self._alive >= 0 and has_ended(self._alive)):
+                    raise
+                os.sched_yield()
 
     def __enter__(self) -> Self:
         return self

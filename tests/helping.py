@@ -10,32 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import support
 
 import nsext
 
 DEADLINE = 10
 HELPER_TEXT = 0x5A000000, 0x5A100000  # where setup.py links it
-_KEPT = ("/memfd:nsext-helper", "/memfd:nsext-plan")
-_all_fds = support.open_fds
-
-
-def kept_fds(pid: Any = "self") -> dict[int, str]:
-    """The helper's image and the plans that the process keeps for its next spawns."""
-    return {fd: what for fd, what in _all_fds(pid).items() if what.startswith(_KEPT)}
 
 
 def other_fds(pid: Any = "self") -> dict[int, str]:
-    return {fd: what for fd, what in _all_fds(pid).items() if not what.startswith(_KEPT)}
+    """Open descriptors without those of the helper's image and of plans, which a process keeps."""
+    return support.without_kept(support.open_fds(pid))  # type: ignore[no-any-return]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def kept_memfds() -> Iterator[None]:
-    """Keeping them is no leak, as long as they are few: test_helper_body says how many."""
-    support.open_fds = other_fds
-    yield
-    support.open_fds = _all_fds
+def kept_fds() -> dict[int, str]:
+    """Those that are kept."""
+    found = support.open_fds()
+    return {fd: found[fd] for fd in found.keys() - other_fds().keys() if fd in found}
 
 
 def wait_for(condition: Callable[[], Any], what: str = "", seconds: float = DEADLINE) -> Any:
@@ -97,3 +88,15 @@ def running_helper(args: Any, **keywords: Any) -> nsext.Popen:
     process = nsext.Popen(args, paused=True, **keywords)
     process.resume()
     return process
+
+
+@contextmanager
+def prepared(command: str, **keywords: Any) -> Iterator[nsext.Popen]:
+    """A shell that has run a command, and stays."""
+    args = ["sh", "-ec", f"{command}\necho ready\nexec sleep 1000"]
+    with nsext.Popen(args, stdout=nsext.PIPE, text=True, **keywords) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helping import kept_memfds, running_helper, talking
+from helping import running_helper, talking
 from support import (
     DEADLINE,
     KINDS,
@@ -26,8 +26,6 @@ from support import (
 import nsext
 from nsext._compile import body_of
 from nsext._flags import parse_kinds
-
-__all__ = ["kept_memfds"]
 
 # ---- the rule ----------------------------------------------------------------------------------
 

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helping import error_of, kept_fds, kept_memfds, talking
+from helping import error_of, kept_fds, talking
 from support import needs, output, script
 
 import nsext
 from nsext import _native
 from nsext._launch import HELPER
-
-__all__ = ["kept_memfds"]
 
 
 def test_the_image_is_sealed_and_kept_once() -> None:

@@ -10,13 +10,11 @@ import subprocess
 from typing import Any
 
 import pytest
-from helping import error_of, kept_memfds, talking
+from helping import error_of, talking
 from support import as_user, dumpable, id_map, output, running, script, status
 
 import nsext
 from nsext._errors import SpawnError
-
-__all__ = ["kept_memfds"]
 
 MAX_ID = 2**32 - 2
 DAEMON = pwd.getpwnam("daemon") if os.geteuid() == 0 else None

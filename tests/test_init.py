@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helping import children_of, ended, gone, is_gone, kept_memfds, state_of, wait_for
+from helping import children_of, ended, gone, is_gone, state_of, wait_for
 from support import DEADLINE, as_user, open_fds, python, running, script, stat_field, status
 
 import nsext
 from nsext import _native
-
-__all__ = ["kept_memfds"]
 
 PID1 = {"new": "pid mnt", "init": True}
 PLACES: dict[str, dict[str, Any]] = {

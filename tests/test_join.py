@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helping import ended, error_of, kept_memfds, prepared, talking
+from helping import ended, error_of, prepared, talking
 from support import (
     KINDS,
     id_map,
@@ -22,8 +22,6 @@ from support import (
 )
 
 import nsext
-
-__all__ = ["kept_memfds"]
 
 
 def where(process: Any) -> dict[str, str]:

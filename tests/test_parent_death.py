@@ -19,12 +19,10 @@ from typing import Any
 
 import faults
 import pytest
-from helping import HELPER_TEXT, children_of, ended, gone, is_gone, kept_memfds, state_of, wait_for
+from helping import HELPER_TEXT, children_of, ended, gone, is_gone, state_of, wait_for
 from support import running, script, stat_field, status
 
 import nsext
-
-__all__ = ["kept_memfds"]
 
 DEADLINE = 1.0  # seconds after the parent's death
 SLEEP = ["/bin/sleep", "1000"]

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helping import ended, error_of, gone, is_gone, kept_memfds, other_fds, state_of, wait_for
+from helping import ended, error_of, gone, is_gone, other_fds, state_of, wait_for
 from support import DEADLINE, KINDS, as_user, ns_id, output, running, script, status
 
 import nsext
-
-__all__ = ["kept_memfds"]
 
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},

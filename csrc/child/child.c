@@ -71,6 +71,8 @@ NSX_CHILD_CODE int nsx_child_main(void *arg)
     struct nsx_plan *plan = arg;
     if (!(plan->flags & NSX_IN_HELPER))
         nsx_child_relocate(plan);
+    if (plan->flags & NSX_CORE_GUARD)
+        child_guard_core(plan);
     nsx_child_run(plan, 0);
     nsx_child_announce(plan);
     return 127;

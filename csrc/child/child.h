@@ -50,6 +50,24 @@ static inline __attribute__((always_inline)) void *child_at(struct nsx_plan *pla
 /* Runs the steps from first on; returns where one failed, which it has reported. */
 void nsx_child_run(struct nsx_plan *plan, uint32_t first);
 
+/* path: below /proc.  After a join that is the caller's own, opened before: in
+ * the namespace that was joined, somebody else decides what /proc is. */
+static inline __attribute__((always_inline)) long child_open_proc(const struct nsx_plan *plan,
+                                                                  const char *path, long flags)
+{
+    if (plan->proc_fd >= 0)
+        return sys_openat(plan->proc_fd, path + sizeof "/proc/" - 1, flags);
+    return sys_openat(NSX_AT_FDCWD, path, flags);
+}
+
+/* A core of a child in the parent's memory is a core of the parent.  A soft limit
+ * of 1 is below any file's size, and what a pipe in core_pattern respects, too. */
+static inline __attribute__((always_inline)) void child_guard_core(const struct nsx_plan *plan)
+{
+    const uint64_t low[2] = {plan->core[1] ? 1 : 0, plan->core[1]};
+    sys_prlimit64(0, NSX_RLIMIT_CORE, low);
+}
+
 /* Helper: from here on the kernel tells the parent when the calling process
  * leaves this memory, by exec or by death. */
 void nsx_child_hold(struct nsx_plan *plan);

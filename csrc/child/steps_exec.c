@@ -46,6 +46,8 @@ NSX_CHILD_CODE long step_default_signals(struct nsx_child *child, const struct n
 NSX_CHILD_CODE static void restore_mask(const struct nsx_plan *plan)
 {
     sys_rt_sigprocmask(SIG_SETMASK_, &plan->sigmask, NULL);
+    if (plan->flags & NSX_CORE_GUARD)
+        sys_prlimit64(0, NSX_RLIMIT_CORE, plan->core);
 }
 
 /* As execvp(3) and subprocess search PATH: the first error that is not "not

@@ -155,8 +155,6 @@ NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *ste
             return error;
     }
     child->aux = -1;
-    if (plan->flags & NSX_CLOSE_FDS)
-        return close_rest(&kept);
     restore_cloexec(&kept);
-    return 0;
+    return plan->flags & NSX_CLOSE_FDS ? close_rest(&kept) : 0;
 }

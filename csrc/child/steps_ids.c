@@ -4,16 +4,11 @@
 /* Parts of a step, reported as aux. */
 enum { PART_OPEN = 1, PART_WRITE = 2 };
 
-/* path: below /proc.  After a join that is the caller's own, opened before: in
- * the namespace that was joined, somebody else decides what /proc is. */
 NSX_CHILD_CODE static long write_file(struct nsx_child *child, const char *path, const char *text,
                                       size_t size)
 {
-    const int32_t proc = child->plan->proc_fd;
-    const long flags = NSX_O_WRONLY | NSX_O_CLOEXEC;
     child->aux = PART_OPEN;
-    long fd = proc >= 0 ? sys_openat(proc, path + sizeof "/proc/" - 1, flags)
-                        : sys_openat(NSX_AT_FDCWD, path, flags);
+    long fd = child_open_proc(child->plan, path, NSX_O_WRONLY | NSX_O_CLOEXEC);
     if (fd < 0)
         return fd;
     /* The kernel takes a map in one write or not at all. */

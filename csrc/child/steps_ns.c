@@ -84,8 +84,8 @@ NSX_CHILD_CODE long step_enter_time(struct nsx_child *child, const struct nsx_st
 {
     (void)step;
     child->aux = PART_OPEN;
-    long fd =
-        sys_openat(NSX_AT_FDCWD, "/proc/self/ns/time_for_children", NSX_O_RDONLY | NSX_O_CLOEXEC);
+    long fd = child_open_proc(child->plan, "/proc/self/ns/time_for_children",
+                              NSX_O_RDONLY | NSX_O_CLOEXEC);
     if (fd < 0)
         return fd;
     child->aux = PART_ENTER;

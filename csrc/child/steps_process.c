@@ -15,9 +15,15 @@ NSX_CHILD_CODE long step_setpgid(struct nsx_child *child, const struct nsx_step 
 
 NSX_CHILD_CODE long step_rlimit(struct nsx_child *child, const struct nsx_step *step)
 {
+    struct nsx_plan *plan = child->plan;
     const uint64_t limit[2] = {step->arg[1], step->arg[2]};
-    (void)child;
-    return sys_prlimit64(0, (long)step->arg[0], limit);
+    long error = sys_prlimit64(0, (long)step->arg[0], limit);
+    if (error >= 0 && step->arg[0] == NSX_RLIMIT_CORE && plan->flags & NSX_CORE_GUARD) {
+        plan->core[0] = limit[0];
+        plan->core[1] = limit[1];
+        child_guard_core(plan);
+    }
+    return error;
 }
 
 NSX_CHILD_CODE long step_affinity(struct nsx_child *child, const struct nsx_step *step)

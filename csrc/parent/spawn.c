@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #define SECOND 1000000000ll
@@ -91,10 +92,10 @@ static enum nsx_state started(struct nsx_spawn *spawn)
 
 /* Reap a child that is dying.  One that does not die keeps its stack and plan,
  * in limbo: the one exception to "leaves nothing behind". */
-static void bury(struct nsx_spawn *spawn)
+static void bury(struct nsx_spawn *spawn, int killed)
 {
     int gone = nsx_parent_reap(spawn->pidfd, SECOND);
-    if (!gone) {
+    if (!gone && !killed) {
         /* It has said that it fails, and goes on: a stopped or a hostile init. */
         nsx_parent_signal(spawn->pidfd, SIGKILL);
         gone = nsx_parent_reap(spawn->pidfd, SECOND);
@@ -193,6 +194,13 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     plan->plan_fd = spawn->slot->memfd;
     if (spawn->slot->kind != NSX_SLOT_INLINE)
         plan->flags |= spawn->slot->kind == NSX_SLOT_MEMFD ? NSX_IN_HELPER : NSX_ANNOUNCE;
+    struct rlimit core;
+    if (spawn->slot->kind == NSX_SLOT_INLINE && getrlimit(RLIMIT_CORE, &core) == 0 &&
+        core.rlim_cur > 1) {
+        plan->flags |= NSX_CORE_GUARD;
+        plan->core[0] = core.rlim_cur;
+        plan->core[1] = core.rlim_max;
+    }
     spawn->pidfd = spawn->parent_pidfd = -1;
     spawn->owner = getpid();
     const struct nsx_step *gate = find(plan, NSX_OP_gate);
@@ -350,7 +358,7 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
     }
     if (spawn->has_init) /* stopped, or hostile and only saying so: it goes */
         nsx_parent_signal(spawn->pidfd, SIGKILL);
-    bury(spawn);
+    bury(spawn, 0);
     spawn->failure = failure;
     return NSX_FAILED;
 }
@@ -437,7 +445,7 @@ void nsx_parent_abort(struct nsx_spawn *spawn, int *step_reached)
     /* What the helper has cloned meanwhile goes as well. */
     if (spawn->has_relay && !spawn->relayed) {
         if (!nsx_parent_has_ended(spawn->pidfd, SECOND)) {
-            bury(spawn); /* to limbo, with the plan that the second one may use */
+            bury(spawn, 1); /* to limbo, with the plan that the second one may use */
             return;
         }
         const int taken = take_over(spawn);
@@ -448,5 +456,5 @@ void nsx_parent_abort(struct nsx_spawn *spawn, int *step_reached)
         if (taken)
             nsx_parent_signal(spawn->pidfd, SIGKILL);
     }
-    bury(spawn);
+    bury(spawn, 1);
 }
