@@ -176,9 +176,8 @@ def launch(
         env = spec.env
     joins: tuple[tuple[int, int], ...] = ()
     if spec.join is None:
-        plan = None if paused else spec._plans.get(restore_signals)
-        if plan is None:
-            plan = plan_of(spec, restore_signals, None, paused)
+        known: Plan | None = None if paused else spec._plans.get(restore_signals)
+        plan = plan_of(spec, restore_signals, None, paused) if known is None else known
         opened = None
     else:
         opened = open_joins(spec.join, int(spec.new))  # type: ignore[arg-type]

@@ -160,7 +160,7 @@ class _Process:
             raise ProcessLookupError(errno.ESRCH, "the process has ended")
         return namespace
 
-    def _open_soon(self, cls: type[Any], path: str) -> Any:
+    def _open_soon(self, cls: type[_N], path: str) -> _N:
         # For some microseconds of its exec a program's files in /proc are root's.
         end = time.monotonic() + 0.05
         while True:
