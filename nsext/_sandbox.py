@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from . import _async, _run
+from ._explain import explain
 from ._popen import Popen
 from ._process import Process
-from ._spawn import Args, spawn
+from ._spawn import Args, argument_list, spawn
 from ._spec import Spec
 
 
@@ -45,6 +46,10 @@ class Sandbox(Spec):
     """
 
     __slots__ = ()
+
+    def explain(self, args: Args = ("PROGRAM",)) -> str:
+        """Return the body and the ordered steps of a spawn, in words.  Nothing is spawned."""
+        return explain(self, argument_list(args))
 
     def run(self, *popenargs: Any, **kwargs: Any) -> Any:
         """nsext.run() with this sandbox."""

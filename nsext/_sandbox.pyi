@@ -22,6 +22,7 @@ from ._run import CompletedProcess
 from ._spec import Spec, StrOrBytesPath
 
 class Sandbox(Spec):
+    def explain(self, args: Args = ("PROGRAM",)) -> str: ...
     @overload  # text is True
     def run(
         self,

@@ -230,6 +230,29 @@ def test_pack_refuses_types(steps):
         _native.pack(0, steps, None, None)
 
 
+def test_explain():
+    box = nsext.Sandbox(new="user pid mnt", hostname=None, nice=5)
+    assert box.explain(["ls", "-l"]).splitlines() == [
+        "body: inline",
+        "clone with new mnt user pid",
+        "write 'deny' to /proc/self/setgroups",
+        "map the own gid to 0 in /proc/self/gid_map",
+        "map the own uid to 0 in /proc/self/uid_map",
+        "make all mounts private",
+        "mount proc on /proc",
+        "pass file descriptors",
+        "set nice 5",
+        "reset signals",
+        "exec ls -l",
+    ]
+    assert nsext.Sandbox(join=1).explain().startswith("body: helper\nclone\nstart the helper\njoin")
+    assert nsext.Sandbox(join={"net": 1}).explain().splitlines()[:3] == [
+        "body: inline",
+        "clone",
+        "join namespaces",
+    ]
+
+
 def test_spawn_refuses_what_pack_did_not_make():
     blob = pack(*END)
     for wrong in (b"", blob[:-1], blob + b"x", bytes(len(blob)), b"\xff" * len(blob)):
