@@ -17,7 +17,7 @@ def explain(spec: Spec, args: Iterable[object]) -> str:
     if isinstance(spec.join, Join):
         # A bare target is known when it is opened: until then it may be of any kind.
         bare = any(kinds is None for kinds, _ in spec.join.pairs)
-        joined = int(ALL) & ~int(spec.new) if bare else int(spec.join.kinds)  # type: ignore[arg-type]
+        joined = int(ALL) & ~int(spec.new) if bare else int(spec.join.kinds)
     body = body_of(spec, False, joined)
     compiled = compile(spec, True, body, False, joined)
     new = kind_names(compiled.clone_flags)
