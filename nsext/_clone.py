@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from . import _native
 from ._launch import Plan, fail, plan_of, resolve
-from ._process import Process, _abandoned, sweep
+from ._process import Process
 from ._spec import Spec
 
 if TYPE_CHECKING:
@@ -123,14 +123,12 @@ def clone(
     for name in _REFUSED:
         if getattr(spec, name) not in (None, False):
             raise ValueError(f"{name}= is for programs, not for a C function in a clone")
-    if _abandoned:
-        sweep()
     sys.audit("nsext.clone", address, spec)
     plan: Plan = plan_of(spec, True, "copy")
     name = f"entry {address:#x}"
     process = Process(name, spec.new)  # type: ignore[arg-type]
     try:
-        values = (plan.blob, address, argument, stack_size, spawn_timeout, process)
+        values = (plan.blob, address, argument, stack_size, spawn_timeout, process._child)
         failure = _native.clone(*values)
         if failure is not None:
             fail(failure, plan, spec, "", name, spawn_timeout)

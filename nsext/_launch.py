@@ -19,7 +19,6 @@ from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
 from ._flags import CloneFlags
 from ._hints import clone_hint, step_hint
 from ._join import open_joins
-from ._process import PidfdChild
 from ._spec import FIELDS, Spec, check_names, has_names
 
 EMPTY = Spec()
@@ -160,11 +159,11 @@ def launch(
     close_fds: bool,
     restore_signals: bool,
     timeout: float | None,
-    owner: PidfdChild,
+    owner: Any,
     paused: bool = False,
     patience: float | None = None,
 ) -> Plan:
-    """Start the program, as *owner*'s: its pid, _pidfd and _handle (paused, busy or init).
+    """Start the program, as *owner*'s: see _native.spawn().
 
     env: UNSET: spec's; None: the caller's own.
     patience: seconds; where the set-up takes longer, return with _pidfd -1 and a handle for

@@ -19,7 +19,7 @@ from ._flags import CloneFlags, Kinds, parse_kinds
 from ._launch import UNSET, fail, launch, resolve
 from ._namespace import Namespaces, namespaces
 from ._pids import child_with_inner_pid
-from ._process import PidfdChild, _abandoned, sweep
+from ._process import PidfdChild
 from ._spec import Spec
 from ._wait_async import readable
 
@@ -72,6 +72,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     See clone(2), namespaces(7).
     """
 
+    # _fd_lock: nobody uses the pidfd's number while another thread closes it, when the kernel may
+    # give it to somebody else's file.
     _pidfd = -1
     _paused = False
     _handle: Any = None
@@ -169,8 +171,6 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self._pause = bool(paused)
         self._hold = parse_kinds(hold) if hold else _NOTHING
         self._fd_lock = threading.Lock()
-        if _abandoned:
-            sweep()
         try:
             super().__init__(
                 args,
@@ -198,6 +198,52 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         except BaseException:
             self._discard()
             raise
+
+    def _reap(
+        self, timeout: float | None, _wait: Any = _native.wait, _close: Any = os.close
+    ) -> int | None:
+        """Wait; the caller holds the lock against other waiters."""
+        if self._pidfd < 0:
+            # Waited for already, and somebody has taken the return code away again: subprocess's
+            # rule for a child that is no longer ours.
+            self.returncode = 0
+            return 0
+        code: int | None = _wait(self._pidfd, timeout)
+        if code is not None:
+            status = code if self._handle is None else self._program_code(code)
+            self.returncode = status
+            with self._fd_lock:
+                pidfd, self._pidfd = self._pidfd, -1
+                _close(pidfd)
+        return code
+
+    def _program_code(self, code: int) -> int:
+        """An init has ended with *code*: what its program ended with is in its record."""
+        handle, self._handle = self._handle, None
+        self._inner_pid, status = _native.report(handle)
+        if status is not None and code >= 0:
+            code = os.waitstatus_to_exitcode(status)
+        tty, self._tty = self._tty, -1
+        if tty >= 0:
+            _set_foreground(tty, os.getpgrp())  # the program's group is gone
+            os.close(tty)
+        return code
+
+    def _discard(self) -> None:
+        """Interrupted before anybody got hold of it: nobody will ever have it."""
+        if self._pidfd >= 0:
+            self._signal(signal.SIGKILL)
+            if self._reap(1.0) is None:  # stuck in the kernel
+                pidfd, self._pidfd = self._pidfd, -1
+                _native.adopt(pidfd)
+
+    def _signal(self, sig: int) -> None:
+        with self._fd_lock:
+            if self._pidfd >= 0:
+                try:
+                    _native.send_signal(self._pidfd, sig)
+                except ProcessLookupError:
+                    pass  # it has ended, and nobody has waited for it yet
 
     def _execute_child(
         self,
@@ -425,14 +471,6 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         if self._namespaces is None:
             self._namespaces = namespaces(self)
         return self._namespaces
-
-    def _program_code(self, code: int) -> int:
-        code = super()._program_code(code)
-        tty, self._tty = self._tty, -1
-        if tty >= 0:
-            _set_foreground(tty, os.getpgrp())  # the program's group is gone
-            os.close(tty)
-        return code
 
     def _refuse_paused(self) -> None:
         if self._paused:

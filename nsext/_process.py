@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import threading
-import warnings
 from types import TracebackType
 from typing import Any, Self
 
 from . import _native
 from ._flags import CloneFlags
+from ._native import child_wait
 from ._proc import field
 from ._wait_async import readable
-
-_abandoned: list[Any] = []
-
-
-def sweep() -> None:
-    """Reap the children whose Process was dropped while they ran."""
-    for process in list(_abandoned):
-        if process.poll() is not None:
-            try:
-                _abandoned.remove(process)
-            except ValueError:
-                pass  # another thread was first
 
 
 def _handles(pid: int, sig: int) -> bool:
@@ -38,61 +24,13 @@ def _handles(pid: int, sig: int) -> bool:
 
 
 class PidfdChild:
-    """Waiting for a child and signalling it, by pidfd only.
-
-    The pidfd is closed when the child has been reaped.  _fd_lock: nobody uses its number while
-    another thread closes it, when the kernel may give it to somebody else's file.
-    """
+    """A child that is held by its pidfd, which is closed when it has been waited for."""
 
     __slots__ = ()
 
     pid: int
     returncode: int | None
     _pidfd: int
-    _handle: Any
-    _inner_pid: int
-    _fd_lock: threading.Lock
-
-    def _reap(
-        self, timeout: float | None, _wait: Any = _native.wait, _close: Any = os.close
-    ) -> int | None:
-        """Wait; the caller holds the lock against other waiters."""
-        if self._pidfd < 0:
-            # Waited for already, and somebody has taken the return code away again: subprocess's
-            # rule for a child that is no longer ours.
-            self.returncode = 0  # type: ignore[misc]
-            return 0
-        code: int | None = _wait(self._pidfd, timeout)
-        if code is not None:
-            status = code if self._handle is None else self._program_code(code)
-            self.returncode = status  # type: ignore[misc]
-            with self._fd_lock:
-                pidfd, self._pidfd = self._pidfd, -1  # type: ignore[misc]
-                _close(pidfd)
-        return code
-
-    def _program_code(self, code: int) -> int:
-        """An init has ended with *code*: what its program ended with is in its record."""
-        handle, self._handle = self._handle, None
-        self._inner_pid, status = _native.report(handle)  # type: ignore[misc]
-        if status is None or code < 0:
-            return code
-        return os.waitstatus_to_exitcode(status)
-
-    def _discard(self) -> None:
-        """Interrupted before anybody got hold of it: nobody will ever have it."""
-        if self._pidfd >= 0:
-            self._signal(signal.SIGKILL)
-            if self._reap(1.0) is None:  # stuck in the kernel
-                _abandoned.append(self)
-
-    def _signal(self, sig: int) -> None:
-        with self._fd_lock:
-            if self._pidfd >= 0:
-                try:
-                    _native.send_signal(self._pidfd, sig)
-                except ProcessLookupError:
-                    pass  # it has ended, and nobody has waited for it yet
 
     def _is_first(self) -> bool:
         """Is the program the PID 1 of its namespace?"""
@@ -112,9 +50,10 @@ class PidfdChild:
 
         Raises ValueError when the process has been waited for: the pidfd is closed then.
         """
-        if self._pidfd < 0:
+        pidfd = self._pidfd  # once: another thread may wait for it just now
+        if pidfd < 0:
             raise ValueError("the process has been waited for, and its pidfd is closed")
-        return self._pidfd
+        return pidfd
 
 
 class Process(PidfdChild):
@@ -125,42 +64,32 @@ class Process(PidfdChild):
     Used as a context manager it waits at the end, as subprocess.Popen does.
     """
 
-    __slots__ = (
-        "args",
-        "pid",
-        "returncode",
-        "_pidfd",
-        "_handle",
-        "_inner_pid",
-        "_fd_lock",
-        "_wait_lock",
-        "__weakref__",
-        "_new",
-    )
+    __slots__ = ("__weakref__", "_child", "_new", "args", "returncode")
 
     def __init__(self, args: Any, new: int) -> None:
         self.args = args
         self._new = new
-        self.pid = 0
         self.returncode = None
-        self._pidfd = -1
-        self._handle = None
-        self._fd_lock = threading.Lock()
-        self._wait_lock = threading.Lock()
+        self._child = _native.child()
+
+    @property
+    def pid(self) -> int:  # type: ignore[override]
+        """Its process id, as seen from here."""
+        return _native.child_state(self._child)[0]
 
     @property
     def pidfd(self) -> int:
         """The pidfd; -1 when the process has been waited for."""
-        return self._pidfd
+        return _native.child_state(self._child)[1]
+
+    @property
+    def _pidfd(self) -> int:  # type: ignore[override]
+        return self.pidfd
 
     def poll(self) -> int | None:
         """Return the return code, None while it runs.  Never blocks."""
-        if self.returncode is None and self._wait_lock.acquire(blocking=False):
-            try:
-                if self.returncode is None:
-                    self._reap(0)
-            finally:
-                self._wait_lock.release()
+        if self.returncode is None:
+            self.returncode = child_wait(self._child, 0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -168,20 +97,13 @@ class Process(PidfdChild):
 
         timeout: seconds.  Raises subprocess.TimeoutExpired when they are over.
         """
-        if timeout is None:
-            with self._wait_lock:
-                if self.returncode is None:
-                    self._reap(None)
-        elif self.returncode is None:
-            if not self._wait_lock.acquire(timeout=max(timeout, 0)):
+        code = self.returncode
+        if code is None:
+            code = child_wait(self._child, timeout)
+            if code is None:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            try:
-                if self.returncode is None and self._reap(timeout) is None:
-                    raise subprocess.TimeoutExpired(self.args, timeout)
-            finally:
-                self._wait_lock.release()
-        assert self.returncode is not None
-        return self.returncode
+            self.returncode = code
+        return code
 
     async def wait_async(self) -> int:
         """Wait for the end under asyncio, anyio or trio; return the return code."""
@@ -201,7 +123,14 @@ class Process(PidfdChild):
         self._terminate()
 
     def _is_first(self) -> bool:
-        return bool(self._new & CloneFlags.NEWPID) and self._handle is None
+        return bool(self._new & CloneFlags.NEWPID) and not _native.child_state(self._child)[2]
+
+    def _signal(self, sig: int) -> None:
+        _native.child_signal(self._child, sig)
+
+    def _discard(self) -> None:
+        """Interrupted before anybody got hold of it: nobody will ever have it."""
+        _native.child_discard(self._child)
 
     def kill(self) -> None:
         """Send SIGKILL."""
@@ -220,10 +149,3 @@ class Process(PidfdChild):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: pid: {self.pid} returncode: {self.returncode}>"
-
-    def __del__(self, _warn: Any = warnings.warn) -> None:
-        if getattr(self, "_pidfd", -1) < 0:
-            return
-        _warn(f"process {self.pid} is still running", ResourceWarning, source=self)
-        if self.poll() is None:
-            _abandoned.append(self)

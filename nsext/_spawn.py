@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from ._fds import HasFileno, standard_streams, table
 from ._launch import UNSET, launch, resolve
-from ._process import Process, _abandoned, sweep
+from ._process import Process
 from ._spec import Spec, StrOrBytesPath
 
 if TYPE_CHECKING:
@@ -58,8 +58,6 @@ def spawn(
     argv = args[:] if type(args) is list and args else argument_list(args)
     env = fields.pop("env", UNSET) if fields else UNSET
     spec = resolve(sandbox, fields)
-    if _abandoned:
-        sweep()
     if executable is None:
         executable = argv[0]
     sys.audit("nsext.spawn", executable, argv, spec)
@@ -73,7 +71,7 @@ def spawn(
     try:
         if streams is not None:
             fds = table(streams, pass_fds, fd_map)
-        launch(spec, argv, executable, env, fds, close_fds, True, spawn_timeout, process)
+        launch(spec, argv, executable, env, fds, close_fds, True, spawn_timeout, process._child)
     except BaseException:
         process._discard()
         raise

@@ -4,6 +4,7 @@
 #include "wait.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -120,6 +121,7 @@ struct nsx_slot *nsx_slot_new(size_t stack_size, enum nsx_slot_kind kind)
 static void after_fork(struct nsx_pool *pool)
 {
     __atomic_store_n(&pool->limbo, NULL, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->orphans, NULL, __ATOMIC_RELAXED);
     for (int i = 0; i < NSX_POOL_SIZE; i++) {
         struct nsx_slot *slot =
             __atomic_exchange_n(&pool->free[NSX_SLOT_MEMFD][i], NULL, __ATOMIC_ACQUIRE);
@@ -210,8 +212,60 @@ void nsx_slot_limbo(struct nsx_pool *pool, struct nsx_slot *slot, int pidfd)
         ;
 }
 
+struct nsx_orphan {
+    struct nsx_orphan *next;
+    int pidfd;
+};
+
+static void push_orphan(struct nsx_pool *pool, struct nsx_orphan *orphan)
+{
+    orphan->next = __atomic_load_n(&pool->orphans, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(&pool->orphans, &orphan->next, orphan, 1, __ATOMIC_RELEASE,
+                                        __ATOMIC_RELAXED))
+        ;
+}
+
+void nsx_pool_adopt(struct nsx_pool *pool, int pidfd)
+{
+    struct nsx_orphan *orphan;
+    if (nsx_parent_reap(pidfd, 0) || !(orphan = malloc(sizeof *orphan))) {
+        close(pidfd);
+        return;
+    }
+    orphan->pidfd = pidfd;
+    push_orphan(pool, orphan);
+}
+
+static void sweep_orphans(struct nsx_pool *pool)
+{
+    struct nsx_orphan *orphan = __atomic_exchange_n(&pool->orphans, NULL, __ATOMIC_ACQUIRE);
+    while (orphan) {
+        struct nsx_orphan *next = orphan->next;
+        if (nsx_parent_reap(orphan->pidfd, 0)) {
+            close(orphan->pidfd);
+            free(orphan);
+        } else {
+            push_orphan(pool, orphan);
+        }
+        orphan = next;
+    }
+}
+
+static void free_orphans(struct nsx_pool *pool)
+{
+    struct nsx_orphan *orphan = __atomic_exchange_n(&pool->orphans, NULL, __ATOMIC_ACQUIRE);
+    while (orphan) {
+        struct nsx_orphan *next = orphan->next;
+        close(orphan->pidfd);
+        free(orphan);
+        orphan = next;
+    }
+}
+
 void nsx_pool_sweep(struct nsx_pool *pool)
 {
+    if (__atomic_load_n(&pool->orphans, __ATOMIC_RELAXED))
+        sweep_orphans(pool);
     if (!__atomic_load_n(&pool->limbo, __ATOMIC_RELAXED))
         return;
     struct nsx_slot *slot = __atomic_exchange_n(&pool->limbo, NULL, __ATOMIC_ACQUIRE);
@@ -229,6 +283,7 @@ void nsx_pool_sweep(struct nsx_pool *pool)
 
 void nsx_pool_clear(struct nsx_pool *pool)
 {
+    free_orphans(pool);
     for (int kind = 0; kind < NSX_KEPT_KINDS; kind++) {
         for (int i = 0; i < NSX_POOL_SIZE; i++) {
             struct nsx_slot *slot =

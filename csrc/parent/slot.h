@@ -34,9 +34,12 @@ struct nsx_slot {
     uint64_t inode; /* its, to see whether the number is still ours */
 };
 
+struct nsx_orphan;
+
 struct nsx_pool {
     struct nsx_slot *free[NSX_KEPT_KINDS][NSX_POOL_SIZE]; /* taken and put by atomic exchange */
     struct nsx_slot *limbo;                               /* children that SIGKILL has not moved */
+    struct nsx_orphan *orphans; /* children that nobody will wait for */
     pid_t owner; /* a fork's copy of the pool is not for use */
 };
 
@@ -60,6 +63,9 @@ void nsx_slot_put(struct nsx_pool *pool, struct nsx_slot *slot);
 /* Keep a slot for as long as its child, killed but stuck in the kernel, lives;
  * later spawns look whether it has gone (nsx_pool_sweep). */
 void nsx_slot_limbo(struct nsx_pool *pool, struct nsx_slot *slot, int pidfd);
+
+/* Takes the pidfd of a child that nobody will wait for: later spawns reap it. */
+void nsx_pool_adopt(struct nsx_pool *pool, int pidfd);
 void nsx_pool_sweep(struct nsx_pool *pool);
 
 /* As nsx_slot_put(), but never kept: a child may still map the memfd. */

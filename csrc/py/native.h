@@ -23,6 +23,15 @@ PyObject *native_raise(int error);
 /* -1 with an exception set where it is no int of C's. */
 int native_int(PyObject *number);
 
+/* What the init behind a capsule of spawn()'s says; -1 with an exception set. */
+struct nsx_report;
+int native_child_report(PyObject *capsule, struct nsx_report *report);
+
+/* Is it a capsule of child()'s?  Such an owner then holds the child; init: Stolen,
+ * a capsule of spawn()'s or NULL. */
+int native_is_child(PyObject *object);
+void native_child_started(PyObject *capsule, pid_t pid, int pidfd, PyObject *init);
+
 /* A timeout in seconds, None: NSX_FOREVER.  -1 with an exception set. */
 int64_t native_timeout(PyObject *seconds);
 
@@ -36,6 +45,12 @@ PyObject *native_abort(PyObject *module, PyObject *const *args, Py_ssize_t count
 PyObject *native_report(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_child(PyObject *module, PyObject *none);
+PyObject *native_child_wait(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_child_signal(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_child_state(PyObject *module, PyObject *capsule);
+PyObject *native_child_discard(PyObject *module, PyObject *capsule);
+PyObject *native_adopt(PyObject *module, PyObject *number);
 PyObject *native_wait(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_send_signal(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_capsule_pointer(PyObject *module, PyObject *const *args, Py_ssize_t count);

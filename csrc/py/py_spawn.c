@@ -15,9 +15,14 @@
 
 /* The owner has the child before a signal handler can run: what is on the
  * interpreter's stack only is lost to a KeyboardInterrupt.  child: a capsule for
- * one that is paused or busy (then _pidfd is -1) or has an init, else None. */
+ * one that is paused or busy (then _pidfd is -1) or has an init, else None.
+ * Stolen. */
 static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *owner, PyObject *child)
 {
+    if (native_is_child(owner)) {
+        native_child_started(owner, spawn->pid, spawn->pidfd, child == Py_None ? NULL : child);
+        Py_RETURN_NONE;
+    }
     PyObject *pid = PyLong_FromLong(spawn->pid);
     PyObject *pidfd = PyLong_FromLong(spawn->busy ? -1 : spawn->pidfd);
     const struct native_state *state =
@@ -266,6 +271,16 @@ PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t coun
     return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 0, args[2], module);
 }
 
+int native_child_report(PyObject *capsule, struct nsx_report *report)
+{
+    struct nsx_spawn *kept = PyCapsule_GetPointer(capsule, CHILD);
+    if (!kept)
+        return -1;
+    if (kept->slot)
+        nsx_parent_report(kept, report);
+    return 0;
+}
+
 /* (inner_pid, wait status or None) */
 PyObject *native_report(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -273,11 +288,8 @@ PyObject *native_report(PyObject *module, PyObject *const *args, Py_ssize_t coun
     (void)module;
     if (count != 1)
         return PyErr_Format(PyExc_TypeError, "report() takes 1 argument");
-    struct nsx_spawn *kept = PyCapsule_GetPointer(args[0], CHILD);
-    if (!kept)
+    if (native_child_report(args[0], &report) < 0)
         return NULL;
-    if (kept->slot)
-        nsx_parent_report(kept, &report);
     if (!report.ended)
         return Py_BuildValue("(iO)", report.inner_pid, Py_None);
     return Py_BuildValue("(ii)", report.inner_pid, report.status);
