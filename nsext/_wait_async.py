@@ -16,7 +16,12 @@ async def readable(fd: int) -> None:
         trio: Any = sys.modules.get("trio")
         if trio is None:
             raise
-        await trio.lowlevel.wait_readable(fd)
+        # A copy: trio takes one waiter for each number, and others may wait as well.
+        own = os.dup(fd)
+        try:
+            await trio.lowlevel.wait_readable(own)
+        finally:
+            os.close(own)
         return
     future: asyncio.Future[None] = loop.create_future()
 

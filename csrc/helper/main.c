@@ -27,8 +27,8 @@ void nsx_helper_main(const uintptr_t *stack) __attribute__((noreturn));
 static void leave(int status) __attribute__((noreturn));
 static void leave(int status)
 {
-    for (;;)
-        nsx_syscall(__NR_exit_group, status, 0, 0, 0, 0, 0);
+    nsx_syscall(__NR_exit_group, status, 0, 0, 0, 0, 0);
+    __builtin_trap(); /* a filter refuses even that */
 }
 
 static long plan_fd(const uintptr_t *stack)

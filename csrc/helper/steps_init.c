@@ -64,8 +64,8 @@ NSX_CHILD_CODE static void leave(const struct init *init, int status)
 {
     if (!init->first && init->target < 0)
         send(init->target, SIGKILL_);
-    for (;;)
-        nsx_syscall(__NR_exit_group, status, 0, 0, 0, 0, 0);
+    nsx_syscall(__NR_exit_group, status, 0, 0, 0, 0, 0);
+    __builtin_trap(); /* a filter refuses even that */
 }
 
 NSX_CHILD_CODE static void program_ended(const struct init *init, const struct child_event *event)

@@ -19,8 +19,8 @@ NSX_CHILD_CODE long step_relay(struct nsx_child *child, const struct nsx_step *s
     if (pid < 0)
         return pid;
     if (pid > 0) {
-        for (;;)
-            nsx_syscall(__NR_exit_group, 0, 0, 0, 0, 0, 0);
+        nsx_syscall(__NR_exit_group, 0, 0, 0, 0, 0, 0);
+        __builtin_trap();
     }
     while (!__atomic_load_n(&record->relay, __ATOMIC_ACQUIRE)) {
         sys_futex(&record->relay, NSX_FUTEX_WAIT, 0, slice);

@@ -39,7 +39,7 @@ struct nsx_orphan;
 struct nsx_pool {
     struct nsx_slot *free[NSX_KEPT_KINDS][NSX_POOL_SIZE]; /* taken and put by atomic exchange */
     struct nsx_slot *limbo;                               /* children that SIGKILL has not moved */
-    struct nsx_orphan *orphans; /* children that nobody will wait for */
+    struct nsx_orphan *orphans;                           /* children that nobody will wait for */
     pid_t owner; /* a fork's copy of the pool is not for use */
 };
 
