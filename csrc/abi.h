@@ -72,6 +72,13 @@ struct nsx_clone_args {
     uint64_t cgroup;
 };
 
+/* struct rusage, as the kernel has it: the C library's time_t may be wider. */
+struct nsx_rusage {
+    long user[2], system[2]; /* seconds, microseconds */
+    long maxrss;             /* KiB */
+    long rest[13];
+};
+
 /* struct pidfd_info, PIDFD_INFO_SIZE_VER0 (Linux 6.13); exit_code since 6.15. */
 struct nsx_pidfd_info {
     uint64_t mask;

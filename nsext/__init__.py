@@ -28,6 +28,7 @@ from ._run import (
 )
 from ._sandbox import Sandbox
 from ._spawn import spawn
+from ._usage import Usage
 from ._version import __version__
 from ._wrappers import pidfd_open, setns, unshare
 
@@ -49,6 +50,7 @@ __all__ = [
     "SubprocessError",
     "TimeoutExpired",
     "UnsupportedError",
+    "Usage",
     "__version__",
     "call",
     "check_call",

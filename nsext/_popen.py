@@ -21,6 +21,7 @@ from ._namespace import Namespaces, namespaces
 from ._pids import child_with_inner_pid
 from ._process import PidfdChild
 from ._spec import Spec
+from ._usage import Usage, usage_of
 from ._wait_async import readable
 
 _NO_FDS: Mapping[int, Any] = {}
@@ -82,6 +83,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _patience: float | None = None
     _program_pid = 0
     _tty = -1
+    _begun = 0
+    _ended: bytes | None = None
 
     def __init__(
         self,
@@ -208,7 +211,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             # rule for a child that is no longer ours.
             self.returncode = 0
             return 0
-        code: int | None = _wait(self._pidfd, timeout)
+        code: int | None = _wait(self._pidfd, timeout, self)
         if code is not None:
             status = code if self._handle is None else self._program_code(code)
             self.returncode = status
@@ -300,6 +303,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             fds = table(streams, pass_fds, self._fd_map)
         else:
             fds = tuple(streams)
+        self._begun = time.monotonic_ns()
         self._plan = launch(
             spec,
             args,
@@ -460,6 +464,11 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     def body(self) -> Body:
         """Where the set-up ran; chosen by what it has to do."""
         return self._plan.body
+
+    @property
+    def usage(self) -> Usage | None:
+        """What it has used: None while it runs, and where somebody else has waited for it."""
+        return None if self._ended is None else usage_of(self._ended, self._begun)
 
     @property
     def namespaces(self) -> Namespaces:

@@ -9,6 +9,7 @@ from ._namespace import Namespaces
 from ._process import PidfdChild
 from ._sandbox import Sandbox
 from ._spec import StrOrBytesPath
+from ._usage import Usage
 
 class Popen(PidfdChild, subprocess.Popen[AnyStr]):
     pid: int
@@ -241,6 +242,8 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
     def inner_pid(self) -> int: ...
     @property
     def program_pid(self) -> int: ...
+    @property
+    def usage(self) -> Usage | None: ...
     @property
     def namespaces(self) -> Namespaces: ...
     def resume(self) -> None: ...

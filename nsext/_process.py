@@ -11,6 +11,7 @@ from . import _native
 from ._flags import CloneFlags
 from ._native import child_wait
 from ._proc import field
+from ._usage import Usage, usage_of
 from ._wait_async import readable
 
 
@@ -85,6 +86,12 @@ class Process(PidfdChild):
     @property
     def _pidfd(self) -> int:  # type: ignore[override]
         return self.pidfd
+
+    @property
+    def usage(self) -> Usage | None:
+        """What it has used: None while it runs, and where somebody else has waited for it."""
+        raw = _native.child_usage(self._child)
+        return None if raw is None else usage_of(raw)
 
     def poll(self) -> int | None:
         """Return the return code, None while it runs.  Never blocks."""

@@ -7,10 +7,19 @@ from subprocess import PIPE, STDOUT, CalledProcessError, TimeoutExpired
 from typing import Any
 
 from ._popen import Popen
+from ._usage import Usage, usage_of
 
 
 class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
-    """As subprocess.CompletedProcess: args, returncode, stdout, stderr."""
+    """As subprocess.CompletedProcess: args, returncode, stdout, stderr; and what it has used."""
+
+    _ended: bytes | None = None
+    _begun = 0
+
+    @property
+    def usage(self) -> Usage | None:
+        """What it has used; None where somebody else has waited for it."""
+        return None if self._ended is None else usage_of(self._ended, self._begun)
 
 
 def run(
@@ -56,7 +65,9 @@ def run(
         if check and code:
             raise CalledProcessError(code, process.args, output=stdout, stderr=stderr)
     assert code is not None
-    return CompletedProcess(process.args, code, stdout, stderr)
+    done = CompletedProcess(process.args, code, stdout, stderr)
+    done._ended, done._begun = process._ended, process._begun
+    return done
 
 
 def call(*popenargs: Any, timeout: float | None = None, **kwargs: Any) -> int:

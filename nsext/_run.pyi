@@ -7,10 +7,13 @@ from _typeshed import ReadableBuffer
 from ._keywords import Args, Env, File, PopenKeywords, ShellKeywords
 from ._sandbox import Sandbox
 from ._spec import StrOrBytesPath
+from ._usage import Usage
 
 _T = TypeVar("_T")
 
-class CompletedProcess(subprocess.CompletedProcess[_T]): ...
+class CompletedProcess(subprocess.CompletedProcess[_T]):
+    @property
+    def usage(self) -> Usage | None: ...
 
 @overload  # text is True
 def run(

@@ -278,7 +278,7 @@ def test_spawn_refuses_every_damaged_blob_or_stays_sound():
             refused += 1
             continue
         if failed is None:
-            _native.wait(owner._pidfd, None)
+            _native.wait(owner._pidfd, None, owner)
             os.close(owner._pidfd)
     assert refused > 20, refused
     assert not children()

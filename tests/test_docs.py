@@ -98,6 +98,7 @@ def test_every_page_has_been_read():
         "errors.md",
         "from-subprocess.md",
         "pid1.md",
+        "resources.md",
     }
     assert BLOCKS
 
@@ -111,7 +112,8 @@ def test_api_mentions_every_name():
     api = (ROOT / "docs" / "api.md").read_text()
     assert not missing(nsext.__all__, api)
     assert not missing(FIELDS, api)
-    for kind in (nsext.Popen, nsext.Process, nsext.Sandbox, nsext.Namespace, nsext.CloneFlags):
+    kinds = (nsext.Popen, nsext.Process, nsext.Usage, nsext.Sandbox)
+    for kind in (*kinds, nsext.Namespace, nsext.CloneFlags):
         assert not missing(public(kind), api), kind
 
 

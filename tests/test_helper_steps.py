@@ -168,7 +168,7 @@ def test_init_death():
         try:
             init.kill()
             init.wait()
-            assert _native.wait(pidfd, 5) is not None  # readable: it has ended
+            assert _native.wait(pidfd, 5, init) is not None  # readable: it has ended
         finally:
             os.close(pidfd)
 

@@ -102,7 +102,7 @@ def test_reimport():
     for module in (one, other, _native):
         child, failed = native_spawn(module, blob, None)
         assert failed is None
-        assert module.wait(child._pidfd, None) == 0
+        assert module.wait(child._pidfd, None, child) == 0
         os.close(child._pidfd)
         assert child.pid > 0
 

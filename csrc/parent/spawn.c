@@ -310,7 +310,7 @@ static int nsx_parent_has_ended(int pidfd, int64_t timeout)
     int done;
     do {
         const int64_t left = deadline - nsx_now();
-        done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 0, &end);
+        done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 0, &end, NULL);
     } while (done == -EINTR);
     return done == 1;
 }
@@ -344,10 +344,10 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
         if (last && copy && !record.ctid) /* it has announced itself */
             return started(spawn);
         if (last && !copy &&
-            (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1 || end.exited || !end.status_known ||
-             !never_executed(spawn->pid)))
+            (nsx_parent_wait(spawn->pidfd, 0, 0, &end, NULL) != 1 || end.exited ||
+             !end.status_known || !never_executed(spawn->pid)))
             return started(spawn);
-        if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end) != 1) {
+        if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end, NULL) != 1) {
             end.status = 0;
         } else if (end.exited) {
             /* An init that has lost its program: it knows the signal. */
@@ -396,7 +396,7 @@ enum nsx_state nsx_parent_poll(struct nsx_spawn *spawn, int64_t ns)
             /* No word is written for a copy's death, for one before the helper
              * has set its robust list, and for one by a core dump before 5.16. */
             struct nsx_end end;
-            if (nsx_parent_wait(spawn->pidfd, 0, 0, &end) != 1)
+            if (nsx_parent_wait(spawn->pidfd, 0, 0, &end, NULL) != 1)
                 return NSX_BUSY;
         }
     }

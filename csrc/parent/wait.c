@@ -32,12 +32,13 @@ static void status_after_reap(int pidfd, struct nsx_end *end)
 }
 
 /* 1: ended; 0: not yet (WNOHANG). */
-static int ask(int pidfd, int options, struct nsx_end *end)
+static int ask(int pidfd, int options, struct nsx_end *end, struct nsx_usage *usage)
 {
     siginfo_t info;
     info.si_pid = 0;
-    long error = nsx_syscall(__NR_waitid, NSX_P_PIDFD, pidfd, NSX_P(&info),
-                             WEXITED | ALL_CHILDREN | options, 0, 0);
+    long error =
+        nsx_syscall(__NR_waitid, NSX_P_PIDFD, pidfd, NSX_P(&info), WEXITED | ALL_CHILDREN | options,
+                    usage ? NSX_P(&usage->rusage) : 0, 0);
     if (error == -ECHILD) {
         /* Not ours to wait for, but perhaps not over yet either: a pidfd is
          * readable once the process has ended. */
@@ -57,14 +58,19 @@ static int ask(int pidfd, int options, struct nsx_end *end)
         return 0;
     *end = (struct nsx_end){.exited = info.si_code == CLD_EXITED, .status = info.si_status};
     end->status_known = 1;
+    if (usage) {
+        end->measured = 1;
+        usage->ended = nsx_now();
+    }
     return 1;
 }
 
-int nsx_parent_wait(int pidfd, int64_t timeout, int reap, struct nsx_end *end)
+int nsx_parent_wait(int pidfd, int64_t timeout, int reap, struct nsx_end *end,
+                    struct nsx_usage *usage)
 {
     const int keep = reap ? 0 : WNOWAIT;
     if (timeout == NSX_FOREVER)
-        return ask(pidfd, keep, end);
+        return ask(pidfd, keep, end, usage);
     if (timeout > 0) {
         struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
         const struct timespec limit = {.tv_sec = (time_t)(timeout / 1000000000),
@@ -72,7 +78,7 @@ int nsx_parent_wait(int pidfd, int64_t timeout, int reap, struct nsx_end *end)
         if (ppoll(&poll_fd, 1, &limit, NULL) < 0)
             return -errno;
     }
-    return ask(pidfd, keep | WNOHANG, end);
+    return ask(pidfd, keep | WNOHANG, end, usage);
 }
 
 int nsx_parent_reap(int pidfd, int64_t timeout)
@@ -81,7 +87,7 @@ int nsx_parent_reap(int pidfd, int64_t timeout)
     for (;;) {
         struct nsx_end end;
         const int64_t left = deadline - nsx_now();
-        int done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 1, &end);
+        int done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 1, &end, NULL);
         if (done != 0 && done != -EINTR)
             return 1;
         if (left <= 0)

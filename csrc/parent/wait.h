@@ -3,7 +3,7 @@
 #ifndef NSX_WAIT_H
 #define NSX_WAIT_H
 
-#include <stdint.h>
+#include "../abi.h"
 
 #define NSX_FOREVER INT64_MAX
 
@@ -11,13 +11,22 @@ struct nsx_end {
     int exited; /* 1: exited with status; 0: killed by signal status */
     int status;
     int status_known; /* 0: somebody else reaped it, and the kernel kept nothing */
+    int measured;     /* 1: we reaped it, and the usage is filled */
+};
+
+/* What it has used; times in ns of CLOCK_MONOTONIC. */
+struct nsx_usage {
+    int64_t begun; /* the caller's to fill */
+    int64_t ended; /* when the wait has seen it */
+    struct nsx_rusage rusage;
 };
 
 int64_t nsx_now(void); /* CLOCK_MONOTONIC, nanoseconds */
 
 /* Wait at most timeout ns, then reap.  1: done; 0: it still runs; -EINTR and
- * other -errno.  reap 0: leave the zombie (WNOWAIT). */
-int nsx_parent_wait(int pidfd, int64_t timeout, int reap, struct nsx_end *end);
+ * other -errno.  reap 0: leave the zombie (WNOWAIT).  usage: may be NULL. */
+int nsx_parent_wait(int pidfd, int64_t timeout, int reap, struct nsx_end *end,
+                    struct nsx_usage *usage);
 
 /* Has it ended within timeout ns?  Then it is reaped.  Never interrupted. */
 int nsx_parent_reap(int pidfd, int64_t timeout);

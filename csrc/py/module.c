@@ -52,8 +52,9 @@ static int native_exec(PyObject *module)
         .pid = PyUnicode_InternFromString("pid"),
         .pidfd = PyUnicode_InternFromString("_pidfd"),
         .handle = PyUnicode_InternFromString("_handle"),
+        .usage = PyUnicode_InternFromString("_ended"),
     };
-    if (!state->pid || !state->pidfd || !state->handle)
+    if (!state->pid || !state->pidfd || !state->handle || !state->usage)
         return -1;
     if (add(module, "STEPS", step_table()) < 0 || add(module, "HELPER_STEPS", helper_steps()) < 0)
         return -1;
@@ -71,6 +72,7 @@ static void native_free(void *module)
     Py_CLEAR(state->pid);
     Py_CLEAR(state->pidfd);
     Py_CLEAR(state->handle);
+    Py_CLEAR(state->usage);
 }
 
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
@@ -95,10 +97,12 @@ static PyMethodDef methods[] = {
     {"child_signal", FAST(native_child_signal), METH_FASTCALL,
      "child_signal(child, sig)\n\nUnless it has been waited for."},
     {"child_state", native_child_state, METH_O, "child_state(child) -> (pid, pidfd, has_init)"},
+    {"child_usage", native_child_usage, METH_O, "child_usage(child) -> bytes | None: its usage"},
     {"child_discard", native_child_discard, METH_O, "child_discard(child): kill and reap it"},
     {"adopt", native_adopt, METH_O, "adopt(pidfd): reap and close it, at the latest by a spawn()"},
     {"wait", FAST(native_wait), METH_FASTCALL,
-     "wait(pidfd, timeout) -> int | None\n\nReap; the return code, None: still running."},
+     "wait(pidfd, timeout, owner) -> int | None\n\nReap; the return code, None: still running.\n"
+     "owner gets the usage as _ended."},
     {"send_signal", FAST(native_send_signal), METH_FASTCALL, "pidfd_send_signal(2)"},
     {"capsule_pointer", FAST(native_capsule_pointer), METH_FASTCALL,
      "The address in a PyCapsule, whatever its name."},

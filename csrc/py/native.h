@@ -11,7 +11,7 @@
 struct native_state {
     struct nsx_pool pool;
     int clone3_missing;
-    PyObject *pid, *pidfd, *handle; /* Owned; names of attributes */
+    PyObject *pid, *pidfd, *handle, *usage; /* Owned; names of attributes */
     struct nsx_helper helper;
 };
 
@@ -32,6 +32,10 @@ int native_child_report(PyObject *capsule, struct nsx_report *report);
 int native_is_child(PyObject *object);
 void native_child_started(PyObject *capsule, pid_t pid, int pidfd, PyObject *init);
 
+/* A struct nsx_usage as bytes, for nsext/_usage.py; new reference. */
+struct nsx_usage;
+PyObject *native_usage(const struct nsx_usage *usage);
+
 /* A timeout in seconds, None: NSX_FOREVER.  -1 with an exception set. */
 int64_t native_timeout(PyObject *seconds);
 
@@ -49,6 +53,7 @@ PyObject *native_child(PyObject *module, PyObject *none);
 PyObject *native_child_wait(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_child_signal(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_child_state(PyObject *module, PyObject *capsule);
+PyObject *native_child_usage(PyObject *module, PyObject *capsule);
 PyObject *native_child_discard(PyObject *module, PyObject *capsule);
 PyObject *native_adopt(PyObject *module, PyObject *number);
 PyObject *native_wait(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -24,7 +24,9 @@ struct held {
     PyObject *init; /* Owned; the capsule of a child with an init */
     pid_t pid;
     int pidfd;
-    int code;       /* once it is over */
+    int code;     /* once it is over */
+    int measured; /* likewise: is usage filled? */
+    struct nsx_usage usage;
     uint32_t users; /* threads that use the pidfd's number; OVER: reaped, no more may come */
     uint32_t turn;  /* to wait for it: 0: free, 1: taken, 2: taken and perhaps awaited */
 };
@@ -105,12 +107,15 @@ static int try_wait(struct held *held, int64_t timeout)
     PyThreadState *thread = PyEval_SaveThread();
     const int taken = take_turn(held, timeout);
     const int over = is_over(held);
-    int done = taken == 1 && !over ? nsx_parent_wait(held->pidfd, timeout, 1, &end) : over;
+    int done =
+        taken == 1 && !over ? nsx_parent_wait(held->pidfd, timeout, 1, &end, &held->usage) : over;
     PyEval_RestoreThread(thread);
     if (taken != 1)
         return over ? 1 : taken;
-    if (done == 1 && !over)
+    if (done == 1 && !over) {
+        held->measured = end.measured;
         set_over(held, code_of(held, &end));
+    }
     give_turn(held);
     return done;
 }
@@ -178,6 +183,7 @@ PyObject *native_child(PyObject *module, PyObject *none)
     if (!held)
         return PyErr_NoMemory();
     *held = (struct held){.pool = &native_state(module)->pool, .pidfd = -1, .users = OVER};
+    held->usage.begun = nsx_now();
     PyObject *capsule = PyCapsule_New(held, HELD, drop);
     if (!capsule)
         PyMem_Free(held);
@@ -246,6 +252,22 @@ PyObject *native_child_state(PyObject *module, PyObject *capsule)
         return NULL;
     const int pidfd = is_over(held) ? -1 : held->pidfd;
     return Py_BuildValue("(iiO)", (int)held->pid, pidfd, held->init ? Py_True : Py_False);
+}
+
+PyObject *native_usage(const struct nsx_usage *usage)
+{
+    return PyBytes_FromStringAndSize((const char *)usage, sizeof *usage);
+}
+
+PyObject *native_child_usage(PyObject *module, PyObject *capsule)
+{
+    (void)module;
+    struct held *held = held_of(capsule);
+    if (!held)
+        return NULL;
+    if (!is_over(held) || !held->measured)
+        Py_RETURN_NONE;
+    return native_usage(&held->usage);
 }
 
 PyObject *native_child_discard(PyObject *module, PyObject *capsule)

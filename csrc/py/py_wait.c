@@ -30,12 +30,22 @@ static PyObject *none_or_raise(long result)
     Py_RETURN_NONE;
 }
 
+/* The process is reaped, and nobody will learn of its end a second time: so this
+ * must not fail for the usage's sake. */
+static void set_usage(PyObject *module, PyObject *owner, const struct nsx_usage *usage)
+{
+    PyObject *bytes = native_usage(usage);
+    if (!bytes || PyObject_SetAttr(owner, native_state(module)->usage, bytes) < 0)
+        PyErr_Clear();
+    Py_XDECREF(bytes);
+}
+
 PyObject *native_wait(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct nsx_end end = {0};
-    (void)module;
-    if (count != 2)
-        return PyErr_Format(PyExc_TypeError, "wait() takes 2 arguments");
+    struct nsx_usage usage = {0};
+    if (count != 3)
+        return PyErr_Format(PyExc_TypeError, "wait() takes 3 arguments");
     const int pidfd = native_int(args[0]);
     if (pidfd == -1 && PyErr_Occurred())
         return NULL;
@@ -47,10 +57,13 @@ PyObject *native_wait(PyObject *module, PyObject *const *args, Py_ssize_t count)
         int64_t left = deadline == NSX_FOREVER ? NSX_FOREVER : deadline - nsx_now();
         int done;
         PyThreadState *thread = PyEval_SaveThread();
-        done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 1, &end);
+        done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 1, &end, &usage);
         PyEval_RestoreThread(thread);
-        if (done == 1)
+        if (done == 1) {
+            if (end.measured)
+                set_usage(module, args[2], &usage);
             return PyLong_FromLong(end.exited ? end.status : -end.status);
+        }
         if (done == -EINTR) {
             if (PyErr_CheckSignals() < 0)
                 return NULL;
