@@ -23,6 +23,9 @@
 #ifndef __NR_close_range
 #define __NR_close_range 436
 #endif
+#ifndef __NR_listns
+#define __NR_listns 470
+#endif
 
 #define NSX_CLONE_NEWTIME 0x00000080u
 #define NSX_CLONE_VM 0x00000100u

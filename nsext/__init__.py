@@ -14,6 +14,7 @@ from ._clone import clone
 from ._errors import SpawnError, SpawnTimeout, UnsupportedError
 from ._flags import CloneFlags
 from ._join import Fd
+from ._listing import NamespaceInfo, list_namespaces, namespace_tree
 from ._namespace import Namespace, Namespaces, namespaces
 from ._popen import Popen
 from ._process import Process
@@ -39,6 +40,7 @@ __all__ = [
     "DEVNULL",
     "Fd",
     "Namespace",
+    "NamespaceInfo",
     "Namespaces",
     "PIPE",
     "Popen",
@@ -60,6 +62,8 @@ __all__ = [
     "create_subprocess_shell",
     "getoutput",
     "getstatusoutput",
+    "list_namespaces",
+    "namespace_tree",
     "namespaces",
     "open_process",
     "pidfd_open",

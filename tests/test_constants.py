@@ -15,7 +15,7 @@ import pytest
 from support import compiled, needs
 
 import nsext
-from nsext import _compile, _flags, _values
+from nsext import _compile, _flags, _nsfs, _values
 
 CSRC = Path(__file__).parent.parent / "csrc"
 
@@ -160,6 +160,7 @@ def test_system_call_numbers():
         "pidfd_open": "434",
         "clone3": "435",
         "close_range": "436",
+        "listns": "470",
     }
     lines = [f"#ifdef SYS_{n}\nCHECK({n} {v} SYS_{n})\n#endif" for n, v in found.items()]
     source = HEADERS + "\n".join(lines) + "\n"
@@ -217,3 +218,25 @@ def test_limits_of_python():
 def test_clone_flags_are_those_of_os():
     for name, flag in nsext.CloneFlags.__members__.items():
         assert getattr(os, f"CLONE_{name}", int(flag)) == int(flag)
+
+
+def test_requests_of_namespaces(tmp_path):
+    """ioctl_ns(2) and ioctl_pidfd(2), of which the headers here may know only some."""
+    types = {5: "unsigned long long", 6: "int", 8: "int", 13: "unsigned long long"}
+    requests = {name: value for name, value in vars(_nsfs).items() if name.startswith("NS_GET_")}
+    lines = ["#include <linux/ioctl.h>", "#include <linux/nsfs.h>"]
+    for name, value in requests.items():
+        number = value & 0xFF
+        macro = (
+            f"_IOR(0xb7, {number}, {types[number]})" if number in types else f"_IO(0xb7, {number})"
+        )
+        lines.append(f'_Static_assert({value}u == {macro}, "{name}");')
+        lines.append(f'#ifdef {name}\n_Static_assert({value}u == {name}, "header");\n#endif')
+    for kind, value in _nsfs._PIDFD_GET_NAMESPACE.items():
+        lines.append(f'_Static_assert({value}u == _IO(0xff, {value & 0xFF}), "{kind}");')
+    file = tmp_path / "requests.c"
+    file.write_text("\n".join(lines) + "\n")
+    command = ["cc", "-std=gnu11", "-fsyntax-only", str(file)]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert set(_nsfs._PIDFD_GET_NAMESPACE) == set(_flags.BY_KIND)

@@ -109,6 +109,12 @@ static PyMethodDef methods[] = {
     {"unshare", FAST(native_unshare), METH_FASTCALL, "unshare(2) of the calling thread"},
     {"setns", FAST(native_setns), METH_FASTCALL, "setns(2) of the calling thread"},
     {"pidfd_open", FAST(native_pidfd_open), METH_FASTCALL, "pidfd_open(2)"},
+    {"listns", native_listns, METH_O,
+     "listns(kinds) -> [64-bit id, ...]\n\nlistns(2), since Linux 6.19; kinds 0: all."},
+    {"open_ns", FAST(native_open_ns), METH_FASTCALL,
+     "open_ns(id, kind) -> descriptor of a namespace, since Linux 6.18"},
+    {"mount", FAST(native_mount), METH_FASTCALL, "mount(source, target, flags): mount(2)"},
+    {"umount", FAST(native_umount), METH_FASTCALL, "umount(target, flags): umount2(2)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -62,5 +62,9 @@ PyObject *native_capsule_pointer(PyObject *module, PyObject *const *args, Py_ssi
 PyObject *native_unshare(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_setns(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_pidfd_open(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_listns(PyObject *module, PyObject *kinds);
+PyObject *native_open_ns(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_mount(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_umount(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 #endif
