@@ -86,6 +86,7 @@ enum nsx_plan_flag {
     NSX_ANNOUNCE = 4,      /* the child has memory of its own: no CLEARTID */
     NSX_IN_HELPER = 8,     /* the helper body: hold tells, not ctid */
     NSX_CORE_GUARD = 32,   /* inline: no core of the parent's memory; core[] before exec */
+    NSX_SHARED_FDS = 64,   /* inline: the table is the parent's, until the step fds */
     NSX_RAISED = 16,       /* capabilities were made ambient for the helper's exec */
 };
 

@@ -55,6 +55,13 @@ NSX_SYS long sys_close_range(unsigned int first, unsigned int last)
     return nsx_syscall(__NR_close_range, (long)first, (long)last, 0, 0, 0, 0);
 }
 
+/* As the other, in a copy of the table that only what is below first comes into. */
+NSX_SYS long sys_close_range_unshare(unsigned int first)
+{
+    return nsx_syscall(__NR_close_range, (long)first, 0xffffffffl, NSX_CLOSE_RANGE_UNSHARE, 0, 0,
+                       0);
+}
+
 NSX_SYS long sys_getdents64(long fd, void *entries, size_t size)
 {
     return nsx_syscall(__NR_getdents64, fd, NSX_P(entries), (long)size, 0, 0, 0);

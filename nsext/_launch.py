@@ -65,6 +65,9 @@ def _resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
     return Spec(**given) if sandbox is None else sandbox.replace(**given)
 
 
+BARE: Any = "bare"
+"""Key among a description's plans: of one for which launch() has nothing to do but call C."""
+
 HELPER = os.path.join(os.path.dirname(__file__), "nsext-helper")
 
 
@@ -176,8 +179,15 @@ def launch(
     joins: tuple[tuple[int, int], ...] = ()
     if spec.join is None:
         known: Plan | None = None if paused else spec._plans.get(restore_signals)
-        plan = plan_of(spec, restore_signals, None, paused) if known is None else known
         opened = None
+        if known is None:
+            plan = plan_of(spec, restore_signals, None, paused)
+            # Where a spawn needs anything prepared, its plan must not get here: spawn() takes a
+            # bare one straight to C.
+            if restore_signals and spec._plans.get(True) is plan:
+                spec._plans[BARE] = plan
+        else:
+            plan = known
     else:
         opened = open_joins(spec.join, int(spec.new))  # type: ignore[arg-type]
         joins = tuple(opened.pairs)

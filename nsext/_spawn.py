@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
+from sys import audit
 from typing import TYPE_CHECKING, Any, Unpack
 
 from ._fds import HasFileno, standard_streams, table
-from ._launch import UNSET, launch, resolve
+from ._launch import BARE, UNSET, fail, launch, resolve
+from ._native import spawn as native_spawn
 from ._process import Process
 from ._spec import Spec, StrOrBytesPath
 
@@ -57,10 +58,10 @@ def spawn(
     """
     argv = args[:] if type(args) is list and args else argument_list(args)
     env = fields.pop("env", UNSET) if fields else UNSET
-    spec = resolve(sandbox, fields)
+    spec = sandbox if not fields and isinstance(sandbox, Spec) else resolve(sandbox, fields)
     if executable is None:
         executable = argv[0]
-    sys.audit("nsext.spawn", executable, argv, spec)
+    audit("nsext.spawn", executable, argv, spec)
     devnull = -1
     fds: tuple[tuple[int, int], ...] = ()
     if stdin is not None or stdout is not None or stderr is not None or pass_fds or fd_map:
@@ -69,6 +70,24 @@ def spawn(
         streams = None
     process = Process(args, spec.new)  # type: ignore[arg-type]
     try:
+        if streams is None and env is UNSET and (plan := spec._plans.get(BARE)) is not None:
+            # The short way, 4 us less: all code that runs here is cold after the last exec.
+            failure = native_spawn(
+                plan.blob,
+                argv,
+                executable,
+                spec.env,
+                (),
+                close_fds,
+                spawn_timeout,
+                plan.helper,
+                (),
+                None,
+                process._child,
+            )
+            if failure is None:
+                return process
+            fail(failure, plan, spec, executable, argv, spawn_timeout)
         if streams is not None:
             fds = table(streams, pass_fds, fd_map)
         launch(spec, argv, executable, env, fds, close_fds, True, spawn_timeout, process._child)

@@ -117,6 +117,17 @@ NSX_CHILD_CODE static void restore_cloexec(const struct kept *kept)
             sys_fcntl(kept->fd[i].parent, F_SETFD_, FD_CLOEXEC_);
 }
 
+/* Nothing here may touch the parent's table.  The copy is of stdio alone: what is
+ * open above is neither copied nor closed (which would flush it). */
+NSX_CHILD_CODE static long leave_shared(const struct kept *kept)
+{
+    long error = sys_close_range_unshare(3);
+    if (error != -ENOSYS_)
+        return error;
+    error = sys_unshare(NSX_CLONE_FILES);
+    return error < 0 ? error : close_listed(kept);
+}
+
 /* Two passes, so that cycles (0->1, 1->0) come out right: what another entry
  * will overwrite is first moved aside, then each goes to its place. */
 NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *step)
@@ -128,6 +139,8 @@ NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *ste
     (void)step;
 
     child->aux = -1;
+    if (plan->flags & NSX_SHARED_FDS)
+        return leave_shared(&kept);
     if (plan->flags & NSX_IN_HELPER && plan->parent_pidfd >= 0) {
         long own = move_aside(&kept, plan->parent_pidfd);
         if (own < 0)

@@ -52,6 +52,33 @@ static int has_init(struct nsx_plan *plan)
     return find(plan, NSX_OP_init) != NULL;
 }
 
+/* May the child use our table of descriptors, and be spared a copy, until its step
+ * fds?  Only where it keeps stdio alone and no step before touches a descriptor;
+ * and where the caller, who may close what he gave us, waits for it. */
+static int may_share_fds(const struct nsx_spawn *spawn)
+{
+    struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
+    const struct nsx_blob *blob = blob_of(plan);
+    if (spawn->slot->kind != NSX_SLOT_INLINE || spawn->returns_early)
+        return 0;
+    if (plan->nfds || !(plan->flags & NSX_CLOSE_FDS))
+        return 0;
+    for (uint32_t i = 0; i < blob->nsteps; i++) {
+        switch (blob->step[i].op) {
+        case NSX_OP_fds:
+            return 1;
+        case NSX_OP_hostname:
+        case NSX_OP_domainname:
+        case NSX_OP_propagation:
+        case NSX_OP_mount_proc:
+            break;
+        default:
+            return 0;
+        }
+    }
+    return 0;
+}
+
 static void close_own(struct nsx_spawn *spawn)
 {
     if (spawn->parent_pidfd >= 0)
@@ -131,6 +158,10 @@ static long clone_child(struct nsx_spawn *spawn)
         .fn = nsx_child_main,
         .arg = plan,
     };
+    if (may_share_fds(spawn)) {
+        plan->flags |= NSX_SHARED_FDS;
+        how.flags |= NSX_CLONE_FILES;
+    }
     long pid = -ENOSYS;
     if (!__atomic_load_n(spawn->clone3_missing, __ATOMIC_RELAXED)) {
         how.flags |= NSX_CLONE_CLEAR_SIGHAND;
@@ -188,11 +219,13 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     uint64_t all = ~0ull;
 
     plan->record = (struct nsx_record){.ctid = 1};
-    plan->euid = (uint32_t)geteuid();
-    plan->egid = (uint32_t)getegid();
+    if (find(plan, NSX_OP_uid_map) || find(plan, NSX_OP_gid_map)) {
+        plan->euid = (uint32_t)geteuid();
+        plan->egid = (uint32_t)getegid();
+    }
     plan->size = (uint32_t)spawn->slot->used;
     plan->plan_fd = spawn->slot->memfd;
-    if (spawn->slot->kind != NSX_SLOT_INLINE)
+    if (spawn->slot->kind != NSX_SLOT_INLINE || spawn->returns_early)
         plan->flags |= spawn->slot->kind == NSX_SLOT_MEMFD ? NSX_IN_HELPER : NSX_ANNOUNCE;
     struct rlimit core;
     if (spawn->slot->kind == NSX_SLOT_INLINE && getrlimit(RLIMIT_CORE, &core) == 0 &&

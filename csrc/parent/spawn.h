@@ -32,9 +32,10 @@ struct nsx_spawn {
     int *clone3_missing; /* remembered where clone3 is ENOSYS */
     pid_t pid;
     int pidfd;
-    int parent_pidfd; /* our own, for a child that waits for us; -1 */
-    int inner_pid;    /* of a program that a second clone has brought into a pid namespace */
-    int busy;         /* for the caller to note that it has left a BUSY one alone */
+    int parent_pidfd;  /* our own, for a child that waits for us; -1 */
+    int inner_pid;     /* of a program that a second clone has brought into a pid namespace */
+    int busy;          /* for the caller to note that it has left a BUSY one alone */
+    int returns_early; /* the caller may go on while it is BUSY */
     int resumed;
     int lent;    /* the pidfd was handed out: who has it closes it */
     pid_t owner; /* the process whose child it is; a fork has a copy of this */

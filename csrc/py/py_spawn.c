@@ -202,6 +202,7 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
     if (patience < 0)
         return NULL;
     struct nsx_spawn spawn = {.pool = &state->pool, .clone3_missing = &state->clone3_missing};
+    spawn.returns_early = patience != NSX_FOREVER;
     spawn.slot = nsx_slot_get(spawn.pool, args[7] == Py_None ? NSX_SLOT_INLINE : NSX_SLOT_MEMFD);
     if (!spawn.slot)
         return PyErr_SetFromErrno(PyExc_OSError);
