@@ -92,6 +92,22 @@ NSX_SYS long sys_setpriority(long which, long who, long nice)
     return nsx_syscall(__NR_setpriority, which, who, nice, 0, 0, 0);
 }
 
+NSX_SYS long sys_ioprio_set(long which, long who, long priority)
+{
+    return nsx_syscall(__NR_ioprio_set, which, who, priority, 0, 0, 0);
+}
+
+/* parameters: struct sched_param, one int. */
+NSX_SYS long sys_sched_setscheduler(long pid, long policy, const int *parameters)
+{
+    return nsx_syscall(__NR_sched_setscheduler, pid, policy, NSX_P(parameters), 0, 0, 0);
+}
+
+NSX_SYS long sys_personality(long persona)
+{
+    return nsx_syscall(__NR_personality, persona, 0, 0, 0, 0, 0);
+}
+
 NSX_SYS long sys_sched_setaffinity(long pid, size_t size, const void *mask)
 {
     return nsx_syscall(__NR_sched_setaffinity, pid, (long)size, NSX_P(mask), 0, 0, 0);

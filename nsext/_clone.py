@@ -81,6 +81,7 @@ def _argument(value: Any) -> int:
 _REFUSED = (
     "env",
     "join",
+    "oom_score_adj",
     "user",
     "group",
     "extra_groups",
@@ -108,7 +109,7 @@ def clone(
     entry: an address, a ctypes or cffi function pointer, or a PyCapsule.
     arg: an int or a cffi pointer.
     stack_size: bytes, at least 16 KiB.
-    sandbox, fields: as for spawn(); what needs an exec (env, join,
+    sandbox, fields: as for spawn(); what needs an exec (env, join, oom_score_adj,
         user, group, extra_groups, init, kill_on_parent_exit) is refused.
 
     Raises TypeError for a Python callable, which cannot run there; SpawnError.
@@ -121,7 +122,8 @@ def clone(
         raise ValueError(f"stack_size: {stack_size} bytes; at least {16 << 10}")
     spec = resolve(sandbox, fields)
     for name in _REFUSED:
-        if getattr(spec, name) not in (None, False):
+        value = getattr(spec, name)
+        if value is not None and value is not False:  # user=0 is a choice
             raise ValueError(f"{name}= is for programs, not for a C function in a clone")
     sys.audit("nsext.clone", address, spec)
     plan: Plan = plan_of(spec, True, "copy")

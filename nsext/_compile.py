@@ -11,6 +11,7 @@ import struct
 from typing import Any, Literal, NamedTuple
 
 from ._flags import CloneFlags
+from ._scheduling import POLICIES, ionice_number
 from ._spec import Spec
 from ._values import rlimit_number
 
@@ -32,6 +33,8 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
     A change of kernel uid or gid makes the memory it happens in non-dumpable: inline, the
     caller's own, for good.  Groups go with it.
 
+    oom_score_adj is set for all who share the memory.
+
     A paused child and an init would share the caller's memory for as long as they live, where
     the OOM killer takes all who share it.  The wait for the caller's death starts before exec.
     """
@@ -40,6 +43,8 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
     if joined & (own | CloneFlags.NEWPID | CloneFlags.NEWNS) or (joined and new & own):
         return "helper"
     if spec.user is not None or spec.group is not None or spec.extra_groups is not None:
+        return "helper"
+    if spec.oom_score_adj is not None:
         return "helper"
     if paused or spec.init or spec.kill_on_parent_exit:
         return "helper"
@@ -125,6 +130,13 @@ def _identity_steps(spec: Spec, new: int) -> list[Step]:
     return steps
 
 
+def _early_steps(spec: Spec) -> list[Step]:
+    """What is written to the caller's own /proc: before a join, or a root, brings another."""
+    if spec.oom_score_adj is None:
+        return []
+    return [("oom_score_adj", b"%d" % spec.oom_score_adj)]
+
+
 def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
     steps: list[Step] = []
     if new & CloneFlags.NEWTIME:
@@ -177,10 +189,21 @@ def _process_steps(spec: Spec) -> list[Step]:
         steps.append(("affinity", _cpu_mask(spec.affinity)))  # type: ignore[arg-type]
     if spec.nice is not None:
         steps.append(("nice", spec.nice))
+    if spec.ionice is not None:
+        steps.append(("ionice", ionice_number(spec.ionice)))  # type: ignore[arg-type]
+    if spec.scheduler is not None:
+        policy, priority = spec.scheduler  # type: ignore[str-unpack]
+        steps.append(("scheduler", POLICIES[policy], priority))
+    if spec.personality is not None:
+        steps.append(("personality", spec.personality))
+    if spec.timer_slack is not None:
+        steps.append(("timer_slack", spec.timer_slack))
     if spec.cwd is not None:
         steps.append(("chdir", os.fsencode(spec.cwd)))
     if spec.umask >= 0:
         steps.append(("umask", spec.umask))
+    if spec.dumpable is not None:
+        steps.append(("dumpable", int(spec.dumpable)))
     return steps
 
 
@@ -197,6 +220,11 @@ def compile(
     joined: the CLONE_NEW* flags of what is joined.
     init: there has to be one, whether *spec* asks for it or not.
     """
+    if spec.dumpable is not None and body != "copy":
+        raise ValueError(
+            "dumpable= is for clone(entry): exec makes every program dumpable whose file may be "
+            "read, whatever its process was before: prctl(2), PR_SET_DUMPABLE"
+        )
     init = init or spec.init
     new = int(spec.new)  # type: ignore[arg-type]
     at_clone: int = new & ~CloneFlags.NEWTIME
@@ -208,7 +236,7 @@ def compile(
     if body == "helper" and joined:
         # New namespaces belong inside the joined ones: they are made after, by a second clone,
         # which alone comes into a joined pid namespace.
-        steps += [("helper",), ("join",)]
+        steps += [("helper",), *_early_steps(spec), ("join",)]
         if joined & CloneFlags.NEWUSER:
             steps.append(("join_as_root",))
         if at_clone or joined & CloneFlags.NEWPID:
@@ -220,6 +248,7 @@ def compile(
         steps += ids
         if body == "helper":
             steps.append(("helper",))
+        steps += _early_steps(spec)
         if joined:
             steps.append(("join",))
     steps += _namespace_steps(spec, new, body)

@@ -7,6 +7,7 @@ import struct
 
 from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE, Step
 from ._flags import kind_names
+from ._scheduling import ionice_words, scheduler_words
 from ._values import INFINITY, rlimit_name
 
 _PROPAGATION = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared"}
@@ -38,6 +39,7 @@ _PARTS = {
     ("setgroups_deny", 1): "open /proc/self/setgroups",
     ("gid_map", 1): "open /proc/self/gid_map",
     ("uid_map", 1): "open /proc/self/uid_map",
+    ("oom_score_adj", 1): "open /proc/self/oom_score_adj",
     ("time_offsets", 1): "open /proc/self/timens_offsets",
     ("enter_time", 1): "open /proc/self/ns/time_for_children",
 }
@@ -48,6 +50,7 @@ _PATHS = {
     "gid_map": "/proc/self/gid_map",
     "uid_map": "/proc/self/uid_map",
     "time_offsets": "/proc/self/timens_offsets",
+    "oom_score_adj": "/proc/self/oom_score_adj",
 }
 
 
@@ -101,6 +104,18 @@ def describe(step: Step) -> str:
             return f"set CPU affinity to {' '.join(map(str, _cpus(mask)))}"
         case "nice", (value,):
             return f"set nice {value}"
+        case "ionice", (value,):
+            return f"set I/O priority to {ionice_words(value)}"
+        case "scheduler", (policy, priority):
+            return f"set scheduling policy to {scheduler_words(policy, priority)}"
+        case "oom_score_adj", (score,):
+            return f"set oom_score_adj to {score.decode()}"
+        case "personality", (value,):
+            return f"set personality to {value:#x}"
+        case "timer_slack", (value,):
+            return f"set timer slack to {value} ns"
+        case "dumpable", (value,):
+            return f"set dumpable to {value}"
         case "chdir", (target,):
             return f"chdir to {os.fsdecode(target)}"
         case "umask", (mask,):

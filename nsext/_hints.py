@@ -119,10 +119,21 @@ def step_hint(name: str, number: int, new: int) -> str | None:
             return "raising a hard limit needs CAP_SYS_RESOURCE"
         if name == "nice":
             return "a lower nice value needs CAP_SYS_NICE or RLIMIT_NICE"
+        if name == "ionice":
+            return "the realtime class needs CAP_SYS_NICE (before Linux 5.14 CAP_SYS_ADMIN)"
+        if name == "scheduler":
+            return (
+                "a realtime policy needs CAP_SYS_NICE or RLIMIT_RTPRIO, and in a cgroup with "
+                "CONFIG_RT_GROUP_SCHED a share of realtime"
+            )
+        if name == "oom_score_adj":
+            return "a score below the caller's needs CAP_SYS_RESOURCE"
         if name == "time_offsets":
             return "setting the clocks of a time namespace needs CAP_SYS_TIME in it"
     if number == errno.ENOENT and name in ("uid_map", "gid_map", "setgroups_deny", "time_offsets"):
         return "/proc is not mounted, or the kernel lacks this namespace"
+    if number == errno.ENOENT and name == "oom_score_adj":
+        return "/proc is not mounted"
     if name == "join" and number == errno.EPERM:
         return "joining needs CAP_SYS_ADMIN in the user namespace that owns it; join that, too"
     if name == "relay":

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from ._fds import HasFileno
 from ._flags import Kinds
 from ._join import Joins
-from ._spec import IdMap, Propagation, Rlimits, Spec, StrOrBytesPath
+from ._spec import IdMap, Propagation, Rlimits, Scheduling, Spec, StrOrBytesPath
 
 Args = StrOrBytesPath | Sequence[StrOrBytesPath]
 File = int | HasFileno | None
@@ -31,6 +31,12 @@ class NamespaceFields(TypedDict, total=False):
     rlimits: Rlimits
     affinity: Iterable[int] | None
     nice: int | None
+    ionice: Scheduling | None
+    scheduler: Scheduling | None
+    oom_score_adj: int | None
+    personality: int | None
+    timer_slack: int | None
+    dumpable: bool | None
     init: bool
     kill_on_parent_exit: bool
 

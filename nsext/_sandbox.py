@@ -40,6 +40,13 @@ class Sandbox(Spec):
         signals on and ends the namespace when the program ends.
     kill_on_parent_exit: the child is killed when this process (not: this thread) ends.
     nice: the nice value itself, not an increment.  See setpriority(2).
+    ionice: an I/O class, "none", "idle", "best-effort" or "realtime", or (class, level).  See
+        ioprio_set(2).
+    scheduler: a policy, "other", "batch" or "idle", or ("fifo" or "rr", priority).  See sched(7).
+    oom_score_adj: -1000 to 1000; needs the helper body.  See proc_pid_oom_score_adj(5).
+    personality: flags and the execution domain, as personality(2) takes them.
+    timer_slack: nanoseconds.  See PR_SET_TIMERSLACK(2const).
+    dumpable: of the child of clone(entry) only; exec sets it anew.  See PR_SET_DUMPABLE(2const).
 
     Raises TypeError and ValueError for what is wrong in a field, and for an option whose
     namespace is not new.

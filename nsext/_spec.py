@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from . import _values
+from . import _scheduling, _values
 from ._flags import CloneFlags, Kinds, kind_names, parse_kinds
 from ._join import Join, Joins
 from ._join import normal as normal_join
@@ -20,6 +20,7 @@ IdMap = Literal["root", "self"] | int | Sequence[tuple[int, int, int]]
 Size = int | str
 Propagation = Literal["private", "slave", "shared", "unchanged"]
 Limit = Size | tuple[Size, Size]
+Scheduling = str | tuple[str, int]
 Rlimits = Mapping[str, Limit] | Mapping[int, Limit] | Mapping[str | int, Limit]
 
 
@@ -48,6 +49,12 @@ class Spec:
     rlimits: Rlimits = field(default_factory=dict)
     affinity: Iterable[int] | None = None
     nice: int | None = None
+    ionice: Scheduling | None = None
+    scheduler: Scheduling | None = None
+    oom_score_adj: int | None = None
+    personality: int | None = None
+    timer_slack: int | None = None
+    dumpable: bool | None = None
     init: bool = False
     kill_on_parent_exit: bool = False
     _plans: dict[Any, Any] = field(default_factory=dict, init=False, compare=False)
@@ -155,6 +162,12 @@ _NORMAL: dict[str, Any] = {
     "rlimits": _values.rlimits,
     "affinity": _values.affinity,
     "nice": _in_range("nice", -20, 19),
+    "ionice": _scheduling.ionice,
+    "scheduler": _scheduling.scheduler,
+    "oom_score_adj": _in_range("oom_score_adj", -1000, 1000),
+    "personality": _in_range("personality", 0, 2**32 - 2),  # 2**32 - 1 only asks
+    "timer_slack": _in_range("timer_slack", 1, 2**63 - 1),
+    "dumpable": _truth,
     "init": _truth,
     "kill_on_parent_exit": _truth,
 }

@@ -32,6 +32,7 @@ _RLIMITS = {
     for name in dir(resource)
     if name.startswith("RLIMIT_")
 }
+_RLIMITS.setdefault("locks", 10)  # which the module lacks
 INFINITY = 2**64 - 1
 
 

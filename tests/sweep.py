@@ -87,6 +87,10 @@ def _step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[t
                 "rlimit": "prlimit64",
                 "affinity": "sched_setaffinity",
                 "nice": "setpriority",
+                "ionice": "ioprio_set",
+                "scheduler": "sched_setscheduler",
+                "timer_slack": "prctl",
+                "dumpable": "prctl",
             }
             return [(calls.get(name, name), 0)]
 

@@ -16,7 +16,6 @@ from nsext import _native
 
 pytestmark = pytest.mark.usefixtures("root")
 
-STEPS = sorted(_native.HELPER_STEPS | {"helper", "join"})
 DONE, FAILED = {}, {}
 
 

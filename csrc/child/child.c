@@ -31,6 +31,20 @@ NSX_CHILD_CODE void nsx_child_relocate(struct nsx_plan *plan)
     relocate(plan, plan->execs, plan->nexecs);
 }
 
+NSX_CHILD_CODE long nsx_child_write_proc(struct nsx_child *child, const char *path,
+                                         const char *text, size_t size)
+{
+    child->aux = NSX_PART_OPEN;
+    long fd = child_open_proc(child->plan, path, NSX_O_WRONLY | NSX_O_CLOEXEC);
+    if (fd < 0)
+        return fd;
+    /* The kernel takes an id map in one write or not at all. */
+    child->aux = NSX_PART_WRITE;
+    long written = sys_write(fd, text, size);
+    sys_close(fd);
+    return written < 0 ? written : 0;
+}
+
 NSX_CHILD_CODE void nsx_child_announce(struct nsx_plan *plan)
 {
     uint32_t *word;

@@ -60,6 +60,10 @@ static inline __attribute__((always_inline)) long child_open_proc(const struct n
     return sys_openat(NSX_AT_FDCWD, path, flags);
 }
 
+/* Writes to a file below /proc, likewise.  aux says which part failed. */
+enum { NSX_PART_OPEN = 1, NSX_PART_WRITE = 2 };
+long nsx_child_write_proc(struct nsx_child *child, const char *path, const char *text, size_t size);
+
 /* A core of a child in the parent's memory is a core of the parent.  A soft limit
  * of 1 is below any file's size, and what a pipe in core_pattern respects, too. */
 static inline __attribute__((always_inline)) void child_guard_core(const struct nsx_plan *plan)

@@ -1,23 +1,6 @@
 /* Steps of a new user namespace's id maps.  See user_namespaces(7). */
 #include "child.h"
 
-/* Parts of a step, reported as aux. */
-enum { PART_OPEN = 1, PART_WRITE = 2 };
-
-NSX_CHILD_CODE static long write_file(struct nsx_child *child, const char *path, const char *text,
-                                      size_t size)
-{
-    child->aux = PART_OPEN;
-    long fd = child_open_proc(child->plan, path, NSX_O_WRONLY | NSX_O_CLOEXEC);
-    if (fd < 0)
-        return fd;
-    /* The kernel takes a map in one write or not at all. */
-    child->aux = PART_WRITE;
-    long written = sys_write(fd, text, size);
-    sys_close(fd);
-    return written < 0 ? written : 0;
-}
-
 NSX_CHILD_CODE static size_t put_decimal(char *out, uint64_t value)
 {
     char digits[20];
@@ -42,7 +25,7 @@ NSX_CHILD_CODE static long map_own_id(struct nsx_child *child, const char *path,
     size += put_decimal(line + size, own);
     line[size++] = ' ';
     line[size++] = '1';
-    return write_file(child, path, line, size);
+    return nsx_child_write_proc(child, path, line, size);
 }
 
 /* A gated child outlives its parent's death by a slice at most: it asks the
@@ -64,7 +47,7 @@ NSX_CHILD_CODE long step_gate(struct nsx_child *child, const struct nsx_step *st
 NSX_CHILD_CODE long step_setgroups_deny(struct nsx_child *child, const struct nsx_step *step)
 {
     (void)step;
-    return write_file(child, "/proc/self/setgroups", "deny", 4);
+    return nsx_child_write_proc(child, "/proc/self/setgroups", "deny", 4);
 }
 
 NSX_CHILD_CODE long step_gid_map(struct nsx_child *child, const struct nsx_step *step)
@@ -80,5 +63,5 @@ NSX_CHILD_CODE long step_uid_map(struct nsx_child *child, const struct nsx_step 
 NSX_CHILD_CODE long step_time_offsets(struct nsx_child *child, const struct nsx_step *step)
 {
     const char *lines = child_string(child, step->arg[0]);
-    return write_file(child, "/proc/self/timens_offsets", lines, child_strlen(lines));
+    return nsx_child_write_proc(child, "/proc/self/timens_offsets", lines, child_strlen(lines));
 }

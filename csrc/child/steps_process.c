@@ -1,6 +1,11 @@
 /* Steps on the process itself: session, limits, working directory. */
 #include "child.h"
 
+#define EINVAL_ 22
+#define IOPRIO_WHO_PROCESS_ 1
+#define PR_SET_DUMPABLE_ 4
+#define PR_SET_TIMERSLACK_ 29
+
 NSX_CHILD_CODE long step_setsid(struct nsx_child *child, const struct nsx_step *step)
 {
     (void)child, (void)step;
@@ -36,6 +41,41 @@ NSX_CHILD_CODE long step_nice(struct nsx_child *child, const struct nsx_step *st
     const long prio_process = 0;
     (void)child;
     return sys_setpriority(prio_process, 0, (long)step->arg[0]);
+}
+
+NSX_CHILD_CODE long step_ionice(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child;
+    return sys_ioprio_set(IOPRIO_WHO_PROCESS_, 0, (long)step->arg[0]);
+}
+
+NSX_CHILD_CODE long step_scheduler(struct nsx_child *child, const struct nsx_step *step)
+{
+    const int priority = (int)step->arg[1];
+    (void)child;
+    return sys_sched_setscheduler(0, (long)step->arg[0], &priority);
+}
+
+/* Of the task, not of the memory; the old one is the value. */
+NSX_CHILD_CODE long step_personality(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child;
+    const long old = sys_personality((long)step->arg[0]);
+    return old < 0 ? old : 0;
+}
+
+NSX_CHILD_CODE long step_timer_slack(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child;
+    return sys_prctl(PR_SET_TIMERSLACK_, (long)step->arg[0], 0);
+}
+
+/* Of the memory: never of one that is shared with the parent. */
+NSX_CHILD_CODE long step_dumpable(struct nsx_child *child, const struct nsx_step *step)
+{
+    if (!(child->plan->flags & NSX_ANNOUNCE))
+        return -EINVAL_;
+    return sys_prctl(PR_SET_DUMPABLE_, (long)step->arg[0], 0);
 }
 
 NSX_CHILD_CODE long step_chdir(struct nsx_child *child, const struct nsx_step *step)
