@@ -1,37 +1,67 @@
 """subprocess, plus Linux namespaces."""
 
-from subprocess import (
-    DEVNULL,
-    PIPE,
-    STDOUT,
-    CalledProcessError,
-    SubprocessError,
-    TimeoutExpired,
-)
+import sys as _sys
 
-from ._async import create_subprocess_exec, create_subprocess_shell, open_process
-from ._clone import clone
-from ._errors import SpawnError, SpawnTimeout, UnsupportedError
-from ._flags import CloneFlags
-from ._join import Fd
-from ._listing import NamespaceInfo, list_namespaces, namespace_tree
-from ._namespace import Namespace, Namespaces, namespaces
-from ._popen import Popen
-from ._process import Process
-from ._run import (
-    CompletedProcess,
-    call,
-    check_call,
-    check_output,
-    getoutput,
-    getstatusoutput,
-    run,
-)
-from ._sandbox import Sandbox
-from ._spawn import spawn
-from ._usage import Usage
 from ._version import __version__
-from ._wrappers import pidfd_open, setns, unshare
+
+
+def _is_command() -> bool:
+    """Is this the nsext command starting, which imports what it needs and no more?"""
+    name: str = [*getattr(_sys, "argv", ()), ""][0]
+    if "_asked" in globals():
+        return False
+    started = name.rpartition("/")[2]
+    return started == "nsext" or (started == "-m" and _sys.orig_argv[1:3] == ["-m", "nsext"])
+
+
+_EVERYTHING = not _is_command()
+if _EVERYTHING:
+    from subprocess import (
+        DEVNULL,
+        PIPE,
+        STDOUT,
+        CalledProcessError,
+        SubprocessError,
+        TimeoutExpired,
+    )
+
+    from . import _eager as _eager
+    from ._async import create_subprocess_exec, create_subprocess_shell, open_process
+    from ._clone import clone
+    from ._clone_flags import CloneFlags
+    from ._errors import SpawnError, UnsupportedError
+    from ._join import Fd
+    from ._listing import NamespaceInfo, list_namespaces, namespace_tree
+    from ._namespace import Namespace, Namespaces, namespaces
+    from ._popen import Popen
+    from ._process import Process
+    from ._run import (
+        CompletedProcess,
+        call,
+        check_call,
+        check_output,
+        getoutput,
+        getstatusoutput,
+        run,
+    )
+    from ._sandbox import Sandbox
+    from ._spawn import spawn
+    from ._timeout import SpawnTimeout
+    from ._usage import Usage
+    from ._wrappers import pidfd_open, setns, unshare
+
+else:
+
+    def __getattr__(name: str) -> object:
+        """It was a script of the same name: import everything."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        globals()["_asked"] = name
+        importlib.reload(_sys.modules[__name__])
+        return globals()[name]
+
 
 __all__ = [
     "CalledProcessError",

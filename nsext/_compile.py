@@ -7,18 +7,21 @@ order is decided here and nowhere else; C does as told.
 from __future__ import annotations
 
 import os
-import struct
-from typing import Any, Literal, NamedTuple
 
-from ._flags import CloneFlags
+from . import _flags
 from ._scheduling import POLICIES, ionice_number
-from ._spec import Spec
 from ._values import rlimit_number
 
-Step = tuple[Any, ...]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
+    from ._spec import Spec
+
+Step: TypeAlias = "tuple[Any, ...]"
 """(name, argument, ...), as csrc/steps.def lists them."""
 
-Body = Literal["inline", "helper", "copy"]
+Body: TypeAlias = "Literal['inline', 'helper', 'copy']"
 
 
 def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
@@ -39,8 +42,8 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
     the OOM killer takes all who share it.  The wait for the caller's death starts before exec.
     """
     new = int(spec.new)  # type: ignore[arg-type]
-    own = CloneFlags.NEWUSER | CloneFlags.NEWTIME
-    if joined & (own | CloneFlags.NEWPID | CloneFlags.NEWNS) or (joined and new & own):
+    own = _flags.NEWUSER | _flags.NEWTIME
+    if joined & (own | _flags.NEWPID | _flags.NEWNS) or (joined and new & own):
         return "helper"
     if spec.user is not None or spec.group is not None or spec.extra_groups is not None:
         return "helper"
@@ -58,13 +61,29 @@ SIGPIPE, SIGXFSZ = 13, 25
 _RESTORED = 1 << (SIGPIPE - 1) | 1 << (SIGXFSZ - 1)  # what Python ignores
 
 
-class Compiled(NamedTuple):
+class Compiled:
     """What a spawn needs of a description."""
 
-    clone_flags: int
-    steps: tuple[Step, ...]
-    uid_map: bytes | None  # lines for the parent to write
-    gid_map: bytes | None
+    __slots__ = ("clone_flags", "gid_map", "steps", "uid_map")
+
+    def __init__(
+        self,
+        clone_flags: int,
+        steps: tuple[Step, ...],
+        uid_map: bytes | None,  # lines for the parent to write
+        gid_map: bytes | None,
+    ) -> None:
+        self.clone_flags = clone_flags
+        self.steps = steps
+        self.uid_map = uid_map
+        self.gid_map = gid_map
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Compiled):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _map_lines(ranges: tuple[tuple[int, int, int], ...]) -> bytes:
@@ -103,6 +122,8 @@ def _offset_lines(offsets: Any) -> bytes:
 
 
 def _cpu_mask(cpus: tuple[int, ...]) -> bytes:
+    import struct
+
     bits = struct.calcsize("@L") * 8
     words = [0] * (cpus[-1] // bits + 1)
     for cpu in cpus:
@@ -111,6 +132,8 @@ def _cpu_mask(cpus: tuple[int, ...]) -> bytes:
 
 
 def _group_list(gids: tuple[int, ...]) -> bytes:
+    import struct
+
     return struct.pack(f"={len(gids)}I", *gids)
 
 
@@ -121,7 +144,7 @@ def _identity_steps(spec: Spec, new: int) -> list[Step]:
         steps.append(("setgroups", _group_list(spec.extra_groups), 0))  # type: ignore[arg-type]
     elif spec.user is not None or spec.group is not None:
         # A user namespace whose gids the child mapped itself has denied setgroups(2) for good.
-        if not new & CloneFlags.NEWUSER or isinstance(spec.gid_map, tuple):
+        if not new & _flags.NEWUSER or isinstance(spec.gid_map, tuple):
             steps.append(("setgroups", b"", 1))
     if spec.group is not None:
         steps.append(("setgid", spec.group))
@@ -139,9 +162,9 @@ def _early_steps(spec: Spec) -> list[Step]:
 
 def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
     steps: list[Step] = []
-    if new & CloneFlags.NEWTIME:
+    if new & _flags.NEWTIME:
         # Not by the clone: a time namespace takes its offsets before its first process.
-        steps.append(("unshare", int(CloneFlags.NEWTIME)))
+        steps.append(("unshare", _flags.NEWTIME))
         if spec.time_offsets:
             steps.append(("time_offsets", _offset_lines(spec.time_offsets)))
         if body != "inline":  # there, exec switches
@@ -150,13 +173,13 @@ def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
         steps.append(("hostname", os.fsencode(spec.hostname)))
     if spec.domainname is not None:
         steps.append(("domainname", os.fsencode(spec.domainname)))
-    if new & CloneFlags.NEWNET and spec.loopback is not False:
+    if new & _flags.NEWNET and spec.loopback is not False:
         steps.append(("loopback",))
-    if new & CloneFlags.NEWNS:
+    if new & _flags.NEWNS:
         propagation = spec.propagation or "private"
         if propagation != "unchanged":
             steps.append(("propagation", _PROPAGATION[propagation]))
-        fresh = bool(new & CloneFlags.NEWPID) if spec.proc is None else spec.proc
+        fresh = bool(new & _flags.NEWPID) if spec.proc is None else spec.proc
         if fresh:
             steps.append(("mount_proc", b"/proc"))
     return steps
@@ -227,19 +250,19 @@ def compile(
         )
     init = init or spec.init
     new = int(spec.new)  # type: ignore[arg-type]
-    at_clone: int = new & ~CloneFlags.NEWTIME
+    at_clone: int = new & ~_flags.NEWTIME
     ids: list[Step] = []
     uid_map = gid_map = None
-    if new & CloneFlags.NEWUSER:
+    if new & _flags.NEWUSER:
         ids, uid_map, gid_map = _id_steps(spec)
     steps: list[Step] = []
     if body == "helper" and joined:
         # New namespaces belong inside the joined ones: they are made after, by a second clone,
         # which alone comes into a joined pid namespace.
         steps += [("helper",), *_early_steps(spec), ("join",)]
-        if joined & CloneFlags.NEWUSER:
+        if joined & _flags.NEWUSER:
             steps.append(("join_as_root",))
-        if at_clone or joined & CloneFlags.NEWPID:
+        if at_clone or joined & _flags.NEWPID:
             steps.append(("relay", at_clone))
         steps += ids
         at_clone = 0
@@ -265,7 +288,7 @@ def compile(
         steps.append(("checkpoint",))
     steps += _identity_steps(spec, new)
     if init:
-        if not new & CloneFlags.NEWPID:
+        if not new & _flags.NEWPID:
             steps.append(("init_death",))
     elif spec.kill_on_parent_exit:
         steps.append(("parent_death",))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import struct
 
-from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE, Step
+from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE
 from ._flags import kind_names
 from ._scheduling import ionice_words, scheduler_words
 from ._values import INFINITY, rlimit_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._compile import Step
 
 _PROPAGATION = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared"}
 

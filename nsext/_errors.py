@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-from functools import cache
-from typing import Any, Literal
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
 
-Stage = Literal["plan", "clone", "idmap", "setup", "cwd", "exec"]
+Stage: TypeAlias = "Literal['plan', 'clone', 'idmap', 'setup', 'cwd', 'exec']"
 
 
 class SpawnError(OSError):
@@ -56,52 +56,26 @@ class SpawnError(OSError):
         return {"stage": self.stage, "step": self.step, "path": self.path, "hint": self.hint}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        base = type(self)
-        for known in (SpawnTimeout, UnsupportedError, SpawnError):
-            if isinstance(self, known):
-                base = known
-                break
+        base = next(known for known in type(self).__mro__ if known.__module__.startswith("nsext._"))
         args = (self.errno, self.strerror, self.filename)
         return _rebuild, (base, args, self._state(), self.__dict__)
-
-
-class SpawnTimeout(SpawnError, TimeoutError, subprocess.TimeoutExpired):
-    """The set-up did not end within ``spawn_timeout`` (or run's ``timeout``).
-
-    cmd, timeout (seconds), output, stdout, stderr: as in subprocess.TimeoutExpired.
-    """
-
-    def __init__(
-        self,
-        errno: int,
-        strerror: str,
-        filename: Any = None,
-        *,
-        cmd: Any = None,
-        timeout: float = 0.0,
-        **state: Any,
-    ) -> None:
-        SpawnError.__init__(self, errno, strerror, filename, **state)
-        self.cmd = cmd
-        self.timeout = timeout
-        self.output = None
-        self.stderr = None
-
-    def _state(self) -> dict[str, Any]:
-        return {**super()._state(), "cmd": self.cmd, "timeout": self.timeout}
 
 
 class UnsupportedError(SpawnError, NotImplementedError):
     """This kernel or machine cannot do it; the text says what could."""
 
 
-@cache
+_EXEC_CLASSES: dict[type, type[SpawnError]] = {OSError: SpawnError}
+
+
 def _exec_class(errno: int) -> type[SpawnError]:
     """SpawnError that is also the OSError subclass of *errno*, if it has one."""
     builtin = type(OSError(errno, ""))
-    if builtin is OSError:
-        return SpawnError
-    return type(f"Spawn{builtin.__name__}", (SpawnError, builtin), {"__module__": "nsext"})
+    if builtin not in _EXEC_CLASSES:
+        space = {"__module__": "nsext"}
+        made = type(f"Spawn{builtin.__name__}", (SpawnError, builtin), space)
+        return _EXEC_CLASSES.setdefault(builtin, made)
+    return _EXEC_CLASSES[builtin]
 
 
 def make_error(errno: int, strerror: str, filename: Any, **state: Any) -> SpawnError:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from subprocess import DEVNULL, PIPE, STDOUT
-from typing import Any, Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _collections_abc import Iterable, Mapping
+    from typing import Any, Protocol
+else:
+    Protocol = object
+
+PIPE, STDOUT, DEVNULL = -1, -2, -3  # subprocess's
 
 
 class HasFileno(Protocol):

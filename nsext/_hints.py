@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-from ._flags import BY_KIND, CloneFlags
+from . import _flags
+from ._flags import BY_KIND
 from ._proc import field, read
 
 
@@ -63,7 +64,7 @@ def _limits(new: int) -> str:
 def clone_hint(number: int, new: int) -> str | None:
     """Why clone(2) with these namespaces failed."""
     if number == errno.EPERM:
-        if new & CloneFlags.NEWUSER:
+        if new & _flags.NEWUSER:
             return _user_namespace_refused()
         if new and not _capabilities() >> CAP_SYS_ADMIN & 1:
             return _NO_PRIVILEGE
@@ -88,7 +89,7 @@ def step_hint(name: str, number: int, new: int) -> str | None:
     """Why a step of a child with these new namespaces failed."""
     if number in (errno.EMFILE, errno.ENFILE):
         return "no file descriptor is left: raise RLIMIT_NOFILE"
-    if name == "unshare" and number == errno.EPERM and not new & CloneFlags.NEWUSER:
+    if name == "unshare" and number == errno.EPERM and not new & _flags.NEWUSER:
         return _NO_PRIVILEGE
     if number in (errno.EPERM, errno.EACCES):
         restricted = _read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -143,7 +144,7 @@ def step_hint(name: str, number: int, new: int) -> str | None:
     if number == errno.ENOSYS and name == "gate":
         return "on this architecture only the own id can be mapped"
     if number in (errno.ENOSPC, errno.EUSERS) and name == "unshare":
-        return _limits(int(CloneFlags.NEWTIME))
+        return _limits(_flags.NEWTIME)
     if number == errno.ERANGE and name == "time_offsets":
         return "the clock would be negative or beyond its range"
     return None

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import select
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from _collections_abc import Mapping
 
-from . import _native
+from . import _flags, _native
 from ._errors import SpawnError
-from ._fds import HasFileno, fileno
-from ._flags import ALL, BY_KIND, NONE, CloneFlags, kind_names, parse_kinds
+from ._fds import fileno
+from ._flags import ALL, BY_KIND, kind_names, parse_kinds
 from ._proc import field
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    from ._fds import HasFileno
     from ._namespace import Namespaces
 
-Target = int | str | os.PathLike[str] | HasFileno
+Target: TypeAlias = "int | str | os.PathLike[str] | HasFileno"
 """A pid (an int always is one), a path with a slash in it, or what has a fileno(): a pidfd or a
 namespace's descriptor."""
 
@@ -51,7 +53,7 @@ class Join:
 
     __slots__ = ("pairs",)
 
-    def __init__(self, pairs: tuple[tuple[CloneFlags | None, Any], ...]) -> None:
+    def __init__(self, pairs: tuple[tuple[int | None, Any], ...]) -> None:
         self.pairs = pairs
 
     def __eq__(self, other: object) -> bool:
@@ -66,15 +68,15 @@ class Join:
     def __repr__(self) -> str:
         if len(self.pairs) == 1 and self.pairs[0][0] is None:
             return repr(self.pairs[0][1])
-        items = (f"{kind_names(kinds or NONE)!r}: {target!r}" for kinds, target in self.pairs)
+        items = (f"{kind_names(kinds or 0)!r}: {target!r}" for kinds, target in self.pairs)
         return "{" + ", ".join(items) + "}"
 
     @property
-    def kinds(self) -> CloneFlags:
+    def kinds(self) -> int:
         """The kinds that are named."""
-        named = NONE
+        named = 0
         for kinds, _ in self.pairs:
-            named |= kinds or NONE
+            named |= kinds or 0
         return named
 
 
@@ -108,8 +110,8 @@ def normal(value: Any) -> Join:
         return value
     if not isinstance(value, Mapping):
         return Join(((None, _target(value)),))
-    pairs: list[tuple[CloneFlags, Any]] = []
-    seen = NONE
+    pairs: list[tuple[int, Any]] = []
+    seen = 0
     for kinds, target in value.items():
         flags = parse_kinds(kinds)
         if not flags:
@@ -136,18 +138,20 @@ def pid_of_pidfd(fd: int) -> int | None:
     return None if pid is None else int(pid)
 
 
-def nstype(fd: int) -> CloneFlags | None:
+def nstype(fd: int) -> int | None:
     """The kind of a namespace's descriptor; None where it is none.  See ioctl_ns(2)."""
     import fcntl
 
     try:
-        return CloneFlags(fcntl.ioctl(fd, 0xB703))  # NS_GET_NSTYPE
+        return fcntl.ioctl(fd, 0xB703)  # NS_GET_NSTYPE
     except OSError:
         return None
 
 
 def has_ended(pidfd: int) -> bool:
     """Has the process of a pidfd ended?"""
+    import select
+
     poll = select.poll()  # select() refuses descriptors from 1024 up
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
@@ -161,9 +165,9 @@ class Opened:
         self._own: list[int] = []
 
     @property
-    def kinds(self) -> CloneFlags:
+    def kinds(self) -> int:
         """Kinds that are joined."""
-        return CloneFlags(sum(kind for _, kind in self.pairs))
+        return sum(kind for _, kind in self.pairs)
 
     def close(self) -> None:
         """Close what was opened here."""
@@ -171,7 +175,7 @@ class Opened:
             os.close(self._own.pop())
 
     def _add(self, fd: int, kind: int, what: str) -> None:
-        if kind == CloneFlags.NEWUSER and os.path.sameopenfile(fd, self._own_ns("user")):
+        if kind == _flags.NEWUSER and os.path.sameopenfile(fd, self._own_ns("user")):
             return  # the caller's own: nothing to do, and EINVAL
         if self.kinds & kind:
             raise ValueError(f"join: {kind_names(kind)} is given twice ({what})")
@@ -185,7 +189,7 @@ class Opened:
         self._own.append(fd)
         return fd
 
-    def process(self, pid: int, kinds: CloneFlags | None, alive: int, what: str) -> None:
+    def process(self, pid: int, kinds: int | None, alive: int, what: str) -> None:
         """The namespaces of a process, which *alive*, its pidfd, tells from a later one."""
         for kind, flag in BY_KIND.items():
             if not flag & (ALL if kinds is None else kinds):
@@ -213,7 +217,7 @@ class Opened:
         self._own.append(fd)
         return fd
 
-    def target(self, kinds: CloneFlags | None, target: Any) -> None:
+    def target(self, kinds: int | None, target: Any) -> None:
         """Open what *target* is."""
         if isinstance(target, int):
             what = f"process {target}"

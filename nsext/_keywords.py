@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from ._fds import HasFileno
 from ._flags import Kinds
 from ._join import Joins
 from ._spec import IdMap, Propagation, Rlimits, Scheduling, Spec, StrOrBytesPath
 
-Args = StrOrBytesPath | Sequence[StrOrBytesPath]
-File = int | HasFileno | None
-Env = Mapping[str, StrOrBytesPath] | Mapping[bytes, StrOrBytesPath]
+Args: TypeAlias = "StrOrBytesPath | Sequence[StrOrBytesPath]"
+File: TypeAlias = "int | HasFileno | None"
+Env: TypeAlias = "Mapping[str, StrOrBytesPath] | Mapping[bytes, StrOrBytesPath]"
 
 
 class NamespaceFields(TypedDict, total=False):

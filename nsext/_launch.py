@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
-import signal
-from collections.abc import Mapping
-from functools import cache
-from threading import get_native_id
-from typing import Any, NoReturn
+from _thread import get_native_id
 
-from . import _native
-from ._compile import Body, Compiled, body_of, compile
-from ._describe import describe, describe_failure, step_path
-from ._errors import SpawnError, SpawnTimeout, UnsupportedError, make_error
-from ._flags import CloneFlags
-from ._hints import clone_hint, step_hint
-from ._join import open_joins
+from . import _flags, _native
+from ._compile import body_of, compile
 from ._spec import FIELDS, Spec, check_names, has_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _collections_abc import Mapping
+    from typing import Any, NoReturn
+
+    from ._compile import Body, Compiled
 
 EMPTY = Spec()
 UNSET: Any = type("_Unset", (), {"__repr__": lambda self: "..."})()
@@ -27,7 +23,7 @@ UNSET: Any = type("_Unset", (), {"__repr__": lambda self: "..."})()
 
 _MEMO: dict[Any, Spec] = {}
 _MEMO_SIZE = 256
-_PLAIN = frozenset({str, bytes, int, bool, float, type(None), CloneFlags})
+_PLAIN = {str, bytes, int, bool, float, type(None), type(EMPTY.new)}
 
 
 def resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
@@ -86,6 +82,8 @@ class Plan:
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
         if body == "helper" and not os.path.exists(HELPER):
+            from ._errors import UnsupportedError
+
             raise UnsupportedError(
                 errno.ENOSYS,
                 f"this build for {os.uname().machine} has no helper",
@@ -123,6 +121,8 @@ def plan_of(
 
 def _by_number(spec: Spec) -> Spec:
     """The same with names of users and groups looked up.  Raises KeyError, as subprocess does."""
+    import grp
+    import pwd
 
     def uid(value: Any) -> Any:
         return pwd.getpwnam(value).pw_uid if isinstance(value, str) else value
@@ -138,19 +138,20 @@ def _by_number(spec: Spec) -> Spec:
     )
 
 
-@cache
-def _kernel() -> tuple[int, int]:
+def _kernel(_known: list[tuple[int, int]] = []) -> tuple[int, int]:  # noqa: B006
     """The version of the running kernel."""
-    major, minor = (
-        int("".join(filter(str.isdigit, part))) for part in os.uname().release.split(".")[:2]
-    )
-    return major, minor
+    if not _known:
+        major, minor = (
+            int("".join(filter(str.isdigit, part))) for part in os.uname().release.split(".")[:2]
+        )
+        _known.append((major, minor))
+    return _known[0]
 
 
 def _inline_will_do(new: int) -> bool:
     """Before Linux 5.16 a core dump of a child in our memory kills us, too; and before 6.2 exec
     does not move a process into its new time namespace."""
-    return _kernel() >= (6, 2) or (_kernel() >= (5, 16) and not new & CloneFlags.NEWTIME)
+    return _kernel() >= (6, 2) or (_kernel() >= (5, 16) and not new & _flags.NEWTIME)
 
 
 def launch(
@@ -189,6 +190,8 @@ def launch(
         else:
             plan = known
     else:
+        from ._join import open_joins
+
         opened = open_joins(spec.join, int(spec.new))  # type: ignore[arg-type]
         joins = tuple(opened.pairs)
     try:
@@ -225,6 +228,10 @@ def fail(
     timeout: float | None,
 ) -> NoReturn:
     """Raise what C reported as (kind, step, errno, aux, signal)."""
+    from ._describe import describe, describe_failure, step_path
+    from ._errors import SpawnError, make_error
+    from ._hints import clone_hint, step_hint
+
     kind, index, number, aux, signum = failure
     if kind == "clone":
         raise SpawnError(
@@ -240,6 +247,8 @@ def fail(
     words = describe_failure(step, aux) if kind == "step" else describe(step)
     state = {"stage": stage, "step": words, "path": step_path(step)}
     if kind == "timeout":
+        from ._timeout import SpawnTimeout
+
         text = f"not done within {timeout} seconds"
         raise SpawnTimeout(errno.ETIMEDOUT, text, cmd=args, timeout=timeout or 0.0, **state)
     if kind == "killed":
@@ -256,6 +265,8 @@ def fail(
 
 
 def _signal_name(number: int) -> str:
+    import signal
+
     try:
         return signal.Signals(number).name
     except ValueError:

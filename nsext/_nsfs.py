@@ -7,8 +7,6 @@ import fcntl
 import os
 import sys
 
-from ._flags import CloneFlags
-
 # Where an ioctl's number has its direction differs between architectures: asm/ioctl.h.
 _ODD = os.uname().machine.startswith(("alpha", "mips", "parisc", "ppc", "sparc"))
 _NONE, _READ = (1 << 29, 2 << 29) if _ODD else (0, 2 << 30)
@@ -40,10 +38,10 @@ _PIDFD_GET_NAMESPACE = {
 NSFS_MAGIC = 0x6E736673
 
 
-def nstype(fd: int) -> CloneFlags | None:
+def nstype(fd: int) -> int | None:
     """The kind of a namespace's descriptor; None where it is none."""
     try:
-        return CloneFlags(fcntl.ioctl(fd, NS_GET_NSTYPE))
+        return fcntl.ioctl(fd, NS_GET_NSTYPE)
     except OSError:
         return None
 

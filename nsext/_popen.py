@@ -11,11 +11,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from . import _native
+from . import _flags, _native
 from ._compile import Body
 from ._errors import SpawnError
 from ._fds import table
-from ._flags import CloneFlags, Kinds, parse_kinds
+from ._flags import Kinds, parse_kinds
 from ._launch import UNSET, fail, launch, resolve
 from ._namespace import Namespaces, namespaces
 from ._pids import child_with_inner_pid
@@ -498,7 +498,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 self._inner_pid = inner
         if self._inner_pid:
             return self._inner_pid
-        return 1 if self._new & CloneFlags.NEWPID else self.pid
+        return 1 if self._new & _flags.NEWPID else self.pid
 
     @property
     def program_pid(self) -> int:
@@ -535,7 +535,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self._terminate()
 
     def _is_first(self) -> bool:
-        return bool(self._new & CloneFlags.NEWPID) and not self._plan.init
+        return bool(self._new & _flags.NEWPID) and not self._plan.init
 
     def _wait(self, timeout: float | None) -> int:
         if self._paused:

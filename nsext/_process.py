@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-from types import TracebackType
-from typing import Any, Self
-
-from . import _native
-from ._flags import CloneFlags
+from . import _flags, _native
 from ._native import child_wait
 from ._proc import field
-from ._usage import Usage, usage_of
-from ._wait_async import readable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from signal import SIGKILL, SIGTERM
+    from types import TracebackType
+    from typing import Any, Self
+
+    from ._usage import Usage
+else:
+    from _signal import SIGKILL, SIGTERM  # without enum
 
 
 def _handles(pid: int, sig: int) -> bool:
@@ -39,8 +41,8 @@ class PidfdChild:
 
     def _terminate(self) -> None:
         """SIGTERM; SIGKILL for a PID 1, for which the kernel drops it without a handler."""
-        first = self._is_first() and not _handles(self.pid, signal.SIGTERM)
-        self.send_signal(signal.SIGKILL if first else signal.SIGTERM)
+        first = self._is_first() and not _handles(self.pid, SIGTERM)
+        self.send_signal(SIGKILL if first else SIGTERM)
 
     def send_signal(self, sig: int) -> None:
         """Send a signal."""
@@ -91,7 +93,11 @@ class Process(PidfdChild):
     def usage(self) -> Usage | None:
         """What it has used: None while it runs, and where somebody else has waited for it."""
         raw = _native.child_usage(self._child)
-        return None if raw is None else usage_of(raw)
+        if raw is None:
+            return None
+        from ._usage import usage_of
+
+        return usage_of(raw)
 
     def poll(self) -> int | None:
         """Return the return code, None while it runs.  Never blocks."""
@@ -108,12 +114,16 @@ class Process(PidfdChild):
         if code is None:
             code = child_wait(self._child, timeout)
             if code is None:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+                from subprocess import TimeoutExpired
+
+                raise TimeoutExpired(self.args, timeout or 0)
             self.returncode = code
         return code
 
     async def wait_async(self) -> int:
         """Wait for the end under asyncio, anyio or trio; return the return code."""
+        from ._wait_async import readable
+
         while self.poll() is None:
             await readable(self.fileno())
         assert self.returncode is not None
@@ -130,7 +140,7 @@ class Process(PidfdChild):
         self._terminate()
 
     def _is_first(self) -> bool:
-        return bool(self._new & CloneFlags.NEWPID) and not _native.child_state(self._child)[2]
+        return bool(self._new & _flags.NEWPID) and not _native.child_state(self._child)[2]
 
     def _signal(self, sig: int) -> None:
         _native.child_signal(self._child, sig)
@@ -141,7 +151,7 @@ class Process(PidfdChild):
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        self.send_signal(signal.SIGKILL)
+        self.send_signal(SIGKILL)
 
     def __enter__(self) -> Self:
         return self

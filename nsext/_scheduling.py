@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ._values import integer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # ioprio_set(2) and sched(7): numbers of the kernel's interface.
 IO_CLASSES = {"none": 0, "realtime": 1, "best-effort": 2, "idle": 3}

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
 from sys import audit
-from typing import TYPE_CHECKING, Any, Unpack
 
-from ._fds import HasFileno, standard_streams, table
+from ._fds import standard_streams, table
 from ._launch import BARE, UNSET, fail, launch, resolve
 from ._native import spawn as native_spawn
 from ._process import Process
-from ._spec import Spec, StrOrBytesPath
+from ._spec import Spec
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ._keywords import SandboxFields
+    from _collections_abc import Iterable, Mapping, Sequence
+    from typing import Any, TypeAlias, Unpack
 
-Args = StrOrBytesPath | Sequence[StrOrBytesPath]
-File = int | HasFileno | None
+    from ._fds import HasFileno
+    from ._keywords import SandboxFields
+    from ._spec import StrOrBytesPath
+
+Args: TypeAlias = "StrOrBytesPath | Sequence[StrOrBytesPath]"
+File: TypeAlias = "int | HasFileno | None"
 _NO_FDS: Mapping[int, Any] = {}
 
 

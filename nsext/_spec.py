@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from . import _flags, _scheduling, _values
+from ._flags import kind_names, parse_kinds
+from ._frozen import FrozenMap, defaults_of, frozen
 
-from . import _scheduling, _values
-from ._flags import CloneFlags, Kinds, kind_names, parse_kinds
-from ._join import Join, Joins
-from ._join import normal as normal_join
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+    from _collections_abc import Iterable, Mapping, Sequence
+    from typing import Any, Literal, Self, TypeAlias, Unpack
+
+    from ._flags import Kinds
+    from ._join import Joins
     from ._keywords import SandboxFields
 
-StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-IdMap = Literal["root", "self"] | int | Sequence[tuple[int, int, int]]
-Size = int | str
-Propagation = Literal["private", "slave", "shared", "unchanged"]
-Limit = Size | tuple[Size, Size]
-Scheduling = str | tuple[str, int]
-Rlimits = Mapping[str, Limit] | Mapping[int, Limit] | Mapping[str | int, Limit]
+StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+IdMap: TypeAlias = "Literal['root', 'self'] | int | Sequence[tuple[int, int, int]]"
+Size: TypeAlias = "int | str"
+Propagation: TypeAlias = "Literal['private', 'slave', 'shared', 'unchanged']"
+Limit: TypeAlias = "Size | tuple[Size, Size]"
+Rlimits: TypeAlias = "Mapping[str, Limit] | Mapping[int, Limit] | Mapping[str | int, Limit]"
+Scheduling: TypeAlias = "str | tuple[str, int]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Spec:
+class _Kept:
+    """What a description keeps with it, and is no part of its value."""
+
+    __slots__ = ("_plans",)
+
+    _plans: dict[Any, Any]
+
+
+@frozen
+class Spec(_Kept):
     """The fields of nsext.Sandbox, which see."""
 
     new: Kinds = ()
@@ -34,7 +43,7 @@ class Spec:
     gid_map: IdMap | None = None
     hostname: str | None = None
     domainname: str | None = None
-    time_offsets: Mapping[str, float] = field(default_factory=dict)
+    time_offsets: Mapping[str, float] = FrozenMap({})
     loopback: bool | None = None
     propagation: Propagation | None = None
     proc: bool | None = None
@@ -46,7 +55,7 @@ class Spec:
     umask: int = -1
     start_new_session: bool = False
     process_group: int | None = None
-    rlimits: Rlimits = field(default_factory=dict)
+    rlimits: Rlimits = FrozenMap({})
     affinity: Iterable[int] | None = None
     nice: int | None = None
     ionice: Scheduling | None = None
@@ -57,15 +66,15 @@ class Spec:
     dumpable: bool | None = None
     init: bool = False
     kill_on_parent_exit: bool = False
-    _plans: dict[Any, Any] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_plans", {})
         for name, normal in _NORMAL.items():
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, normal(value))
         _check_namespaces(self)
-        check_names(self, self.join.kinds if isinstance(self.join, Join) else 0)
+        check_names(self, 0 if self.join is None else self.join.kinds)  # type: ignore[union-attr]
 
     def _given(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
@@ -125,6 +134,12 @@ def _one_of(name: str, *words: str) -> Any:
     return check
 
 
+def _normal_join(value: Any) -> Any:
+    from ._join import normal
+
+    return normal(value)
+
+
 def _in_range(name: str, low: int, high: int) -> Any:
     def check(value: Any) -> int:
         number = _values.integer(value, name)
@@ -142,7 +157,7 @@ def _process_group(value: Any) -> int | None:
 
 _NORMAL: dict[str, Any] = {
     "new": parse_kinds,
-    "join": normal_join,
+    "join": _normal_join,
     "uid_map": lambda value: _values.id_map(value, "uid_map"),
     "gid_map": lambda value: _values.id_map(value, "gid_map"),
     "hostname": lambda value: _values.uts_name(value, "hostname"),
@@ -173,23 +188,23 @@ _NORMAL: dict[str, Any] = {
 }
 
 # An option, the namespace it needs, and whether a value asks for it.
-_NEEDS: tuple[tuple[str, CloneFlags], ...] = (
-    ("hostname", CloneFlags.NEWUTS),
-    ("domainname", CloneFlags.NEWUTS),
-    ("time_offsets", CloneFlags.NEWTIME),
-    ("loopback", CloneFlags.NEWNET),
-    ("uid_map", CloneFlags.NEWUSER),
-    ("gid_map", CloneFlags.NEWUSER),
-    ("propagation", CloneFlags.NEWNS),
-    ("proc", CloneFlags.NEWNS),
+_NEEDS: tuple[tuple[str, int], ...] = (
+    ("hostname", _flags.NEWUTS),
+    ("domainname", _flags.NEWUTS),
+    ("time_offsets", _flags.NEWTIME),
+    ("loopback", _flags.NEWNET),
+    ("uid_map", _flags.NEWUSER),
+    ("gid_map", _flags.NEWUSER),
+    ("propagation", _flags.NEWNS),
+    ("proc", _flags.NEWNS),
 )
 
 
 def _check_namespaces(spec: Spec) -> None:
     """Refuse an option whose namespace is not new: it would change the caller's."""
     flags = int(spec.new)  # type: ignore[arg-type]
-    if isinstance(spec.join, Join) and spec.join.kinds & flags:
-        raise ValueError(f"{kind_names(spec.join.kinds & flags)} stands in new= and in join=")
+    if spec.join is not None and (both := spec.join.kinds & flags):  # type: ignore[union-attr]
+        raise ValueError(f"{kind_names(both)} stands in new= and in join=")
     for name, flag in _NEEDS:
         value = getattr(spec, name)
         asked = value is not None and value is not False and value != {} and value != "unchanged"
@@ -207,20 +222,12 @@ def has_names(spec: Spec) -> bool:
 def check_names(spec: Spec, joined: int) -> None:
     """Refuse names of users where the child is in another user namespace.  Raises ValueError."""
     new = int(spec.new)  # type: ignore[arg-type]
-    if (new | joined) & CloneFlags.NEWUSER and has_names(spec):
+    if (new | joined) & _flags.NEWUSER and has_names(spec):
         raise ValueError(
             "names of users and groups are those of the caller's passwd: in another user "
             "namespace say user=, group= and extra_groups= as numbers"
         )
 
 
-_DEFAULTS: dict[str, Any] = {}
-_DEFAULTS.update(
-    {
-        item.name: getattr(_default, item.name)
-        for _default in (Spec(),)
-        for item in fields(Spec)
-        if item.init
-    }
-)
+_DEFAULTS: dict[str, Any] = {**defaults_of(Spec), "new": parse_kinds(())}
 FIELDS = frozenset(_DEFAULTS)

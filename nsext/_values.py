@@ -6,33 +6,27 @@ compiled, or raises TypeError or ValueError.
 
 from __future__ import annotations
 
-import math
 import os
-import re
-import resource
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from _collections_abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import PurePath
-from typing import Any
 
 from ._frozen import FrozenMap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 MAX_ID = 2**32 - 2  # 2**32-1 means "unchanged" to setresuid(2)
 MAX_MAP_LINES = 340  # user_namespaces(7)
 MAX_SECONDS = 2**62 // 10**9  # KTIME_SEC_MAX / 2: time_namespaces(7)
 MAX_NAME = 64  # __NEW_UTS_LEN
 
-Range = tuple[int, int, int]
-IdMapValue = str | int | tuple[Range, ...]
+Range: TypeAlias = "tuple[int, int, int]"
+IdMapValue: TypeAlias = "str | int | tuple[Range, ...]"
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE = re.compile(r"(\d+)([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_RLIMITS = {
-    name.removeprefix("RLIMIT_").lower(): getattr(resource, name)
-    for name in dir(resource)
-    if name.startswith("RLIMIT_")
-}
-_RLIMITS.setdefault("locks", 10)  # which the module lacks
+_RLIMITS: dict[str, int] = {}
 INFINITY = 2**64 - 1
 
 
@@ -60,7 +54,9 @@ def path(value: Any, what: str) -> Any:
     plain = os.fspath(value)
     if ("\0" if isinstance(plain, str) else b"\0") in plain:
         raise ValueError(f"{what}: embedded null byte")
-    return value if isinstance(value, (str, bytes, PurePath)) else plain
+    pathlib = sys.modules.get("pathlib")  # who has made such a path has imported it
+    kept = (str, bytes) if pathlib is None else (str, bytes, pathlib.PurePath)
+    return value if isinstance(value, kept) else plain
 
 
 def size(value: Any, what: str) -> int:
@@ -68,10 +64,14 @@ def size(value: Any, what: str) -> int:
     if isinstance(value, str):
         if value.lower() in ("unlimited", "max", "infinity"):
             return INFINITY
-        match = _SIZE.fullmatch(value.strip())
-        if not match:
+        text = value.strip().lower()
+        for suffix in ("ib", "b"):
+            text = text.removesuffix(suffix)
+        digits = text.rstrip("kmgt")
+        unit = text[len(digits) :]
+        if not (digits.isascii() and digits.isdecimal()) or unit not in _UNITS:
             raise ValueError(f"{what}: {value!r} is no size such as 4096, '64k', '1g', 'unlimited'")
-        number = int(match[1]) * _UNITS[match[2].lower()]
+        number = int(digits) * _UNITS[unit]
     else:
         number = integer(value, what)
         if number == -1:  # resource.RLIM_INFINITY
@@ -81,22 +81,34 @@ def size(value: Any, what: str) -> int:
     return number
 
 
+def _rlimits() -> dict[str, int]:
+    """{name in lower case: RLIMIT_* number}."""
+    if not _RLIMITS:
+        import resource
+
+        for name in dir(resource):
+            if name.startswith("RLIMIT_"):
+                _RLIMITS[name.removeprefix("RLIMIT_").lower()] = getattr(resource, name)
+        _RLIMITS.setdefault("locks", 10)  # which the module lacks
+    return _RLIMITS
+
+
 def rlimit_number(name: Any) -> int:
     """The RLIMIT_* number of a name in any case, with or without RLIMIT_."""
     if isinstance(name, str):
         key = name.lower().removeprefix("rlimit_")
-        if key not in _RLIMITS:
-            raise ValueError(f"unknown rlimit {name!r}: one of {' '.join(sorted(_RLIMITS))}")
-        return int(_RLIMITS[key])
+        if key not in _rlimits():
+            raise ValueError(f"unknown rlimit {name!r}: one of {' '.join(sorted(_rlimits()))}")
+        return int(_rlimits()[key])
     number = integer(name, "an rlimit")
-    if number not in _RLIMITS.values():
+    if number not in _rlimits().values():
         raise ValueError(f"unknown rlimit number {number}")
     return number
 
 
 def rlimit_name(number: int) -> str:
     """The name, in lower case, of a RLIMIT_* number."""
-    return next(name for name, known in _RLIMITS.items() if known == number)
+    return next(name for name, known in _rlimits().items() if known == number)
 
 
 def rlimits(value: Any) -> FrozenMap[str, tuple[int, int]]:
@@ -132,7 +144,7 @@ def time_offsets(value: Any) -> FrozenMap[str, float]:
             raise TypeError(
                 f"time_offsets[{clock!r}] must be seconds, not {type(seconds).__name__}"
             )
-        if not math.isfinite(seconds) or abs(seconds) > MAX_SECONDS:
+        if not abs(seconds) <= MAX_SECONDS:  # a NaN is not, either
             raise ValueError(f"time_offsets[{clock!r}] is out of range: {seconds}")
     return FrozenMap(dict(sorted(value.items())))
 
@@ -169,7 +181,7 @@ def id_map(value: Any, what: str) -> IdMapValue:
     if not 1 <= len(ranges) <= MAX_MAP_LINES:
         raise ValueError(f"{what}: {len(ranges)} ranges; the kernel takes 1 to {MAX_MAP_LINES}")
     size = sum(len(f"{inside} {outside} {count}\n") for inside, outside, count in ranges)
-    if size >= resource.getpagesize():
+    if size >= os.sysconf("SC_PAGESIZE"):
         raise ValueError(
             f"{what}: {size} bytes of ranges; the kernel takes less than a page of them"
         )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from typing import Any
 
 
 async def readable(fd: int) -> None:
     """Return when *fd* is readable."""
+    # A loop that runs has been imported.
     try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+        loop: Any = sys.modules["asyncio"].get_running_loop()
+    except (KeyError, RuntimeError):
         trio: Any = sys.modules.get("trio")
         if trio is None:
-            raise
+            raise RuntimeError("no running event loop") from None
         # A copy: trio takes one waiter for each number, and others may wait as well.
         own = os.dup(fd)
         try:

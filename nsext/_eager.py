@@ -1,0 +1,24 @@
+"""What is imported late for the sake of the nsext command, imported early for everybody else.
+
+A library's caller may chroot, or move into another mount namespace, and spawn from there: nothing
+may have to be found on disk by then, also not for the words of an error.
+"""
+# ruff: noqa: F401
+
+import dataclasses
+import fcntl
+import grp
+import pwd
+import resource
+import select
+import struct
+
+from . import (
+    _clone_flags,
+    _describe,
+    _hints,
+    _join,
+    _timeout,
+    _usage,
+    _wait_async,
+)
