@@ -24,7 +24,7 @@ Step: TypeAlias = "tuple[Any, ...]"
 Body: TypeAlias = "Literal['inline', 'helper', 'copy']"
 
 
-def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
+def body_of(spec: Spec, paused: bool = False, joined: int = 0, exact: bool = False) -> Body:
     """Where the steps of *spec* have to run.  The reasons, and no flag to forget:
 
     Joining a user or pid namespace puts the child where others may trace it, and with it the
@@ -40,6 +40,9 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
 
     A paused child and an init would share the caller's memory for as long as they live, where
     the OOM killer takes all who share it.  The wait for the caller's death starts before exec.
+
+    exact: the kernel counts the memory that a process leaves at exec as its own; only a second
+    clone, from the helper's few pages, has a peak that is the program's.
     """
     new = int(spec.new)  # type: ignore[arg-type]
     own = _flags.NEWUSER | _flags.NEWTIME
@@ -49,7 +52,7 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0) -> Body:
         return "helper"
     if spec.oom_score_adj is not None:
         return "helper"
-    if paused or spec.init or spec.kill_on_parent_exit:
+    if paused or exact or spec.init or spec.kill_on_parent_exit:
         return "helper"
     return "inline"
 
@@ -237,11 +240,13 @@ def compile(
     paused: bool = False,
     joined: int = 0,
     init: bool = False,
+    exact: bool = False,
 ) -> Compiled:
     """Return the steps of a child of *spec*, in their order.
 
     joined: the CLONE_NEW* flags of what is joined.
     init: there has to be one, whether *spec* asks for it or not.
+    exact: in the helper body, clone again, so that the peak of memory is the program's.
     """
     if spec.dumpable is not None and body != "copy":
         raise ValueError(
@@ -256,13 +261,15 @@ def compile(
     if new & _flags.NEWUSER:
         ids, uid_map, gid_map = _id_steps(spec)
     steps: list[Step] = []
-    if body == "helper" and joined:
+    if body == "helper" and (joined or exact):
         # New namespaces belong inside the joined ones: they are made after, by a second clone,
         # which alone comes into a joined pid namespace.
-        steps += [("helper",), *_early_steps(spec), ("join",)]
+        steps += [("helper",), *_early_steps(spec)]
+        if joined:
+            steps.append(("join",))
         if joined & _flags.NEWUSER:
             steps.append(("join_as_root",))
-        if at_clone or joined & _flags.NEWPID:
+        if at_clone or exact or joined & _flags.NEWPID:
             steps.append(("relay", at_clone))
         steps += ids
         at_clone = 0

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypedDict
 from ._fds import HasFileno
 from ._flags import Kinds
 from ._join import Joins
-from ._spec import IdMap, Propagation, Rlimits, Scheduling, Spec, StrOrBytesPath
+from ._spec import IdMap, Propagation, Rlimits, Scheduling, Size, Spec, StrOrBytesPath
 
 Args: TypeAlias = "StrOrBytesPath | Sequence[StrOrBytesPath]"
 File: TypeAlias = "int | HasFileno | None"
@@ -73,6 +73,9 @@ class RunKeywords(PopenKeywords, total=False):
     capture_output: bool
     check: bool
     timeout: float | None
+    cpu_time_limit: float | None
+    wall_time_limit: float | None
+    output_limit: Size | None
 
 
 class OutputKeywords(PopenKeywords, total=False):

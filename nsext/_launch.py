@@ -73,12 +73,19 @@ class Plan:
     __slots__ = ("blob", "body", "compiled", "helper", "init")
 
     def __init__(
-        self, spec: Spec, restore_signals: bool, body: Body, paused: bool, joined: int, init: bool
+        self,
+        spec: Spec,
+        restore_signals: bool,
+        body: Body,
+        paused: bool,
+        joined: int,
+        init: bool,
+        exact: bool,
     ) -> None:
         self.body = body
         self.helper = HELPER if body == "helper" else None
         self.init = init
-        self.compiled: Compiled = compile(spec, restore_signals, body, paused, joined, init)
+        self.compiled: Compiled = compile(spec, restore_signals, body, paused, joined, init, exact)
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
         if body == "helper" and not os.path.exists(HELPER):
@@ -98,22 +105,23 @@ def plan_of(
     body: Body | None = None,
     paused: bool = False,
     joined: int = 0,
+    exact: bool = False,
 ) -> Plan:
     """Return the plan of *spec*, made on first use.  *body* None: the one it has to have."""
     # A child's PDEATHSIG comes when the *thread* that made it ends; the main one ends with the
     # process, for a child of any other one an init keeps watch.
     init = spec.init or (spec.kill_on_parent_exit and get_native_id() != os.getpid())
     # launch() looks for the most common one by its restore_signals alone.
-    common = body is None and not (paused or joined or spec.kill_on_parent_exit)
-    key: Any = restore_signals if common else (restore_signals, body, paused, joined, init)
+    common = body is None and not (paused or joined or exact or spec.kill_on_parent_exit)
+    key: Any = restore_signals if common else (restore_signals, body, paused, joined, init, exact)
     plan: Plan | None = spec._plans.get(key)
     if plan is None:
         named = has_names(spec)
         numbers = _by_number(spec) if named else spec
-        body = body or body_of(spec, paused, joined)
+        body = body or body_of(spec, paused, joined, exact)
         if body == "inline" and os.path.exists(HELPER) and not _inline_will_do(int(spec.new)):  # type: ignore[arg-type]
             body = "helper"
-        plan = Plan(numbers, restore_signals, body, paused, joined, init)
+        plan = Plan(numbers, restore_signals, body, paused, joined, init, exact)
         if not named:  # those are looked up anew each time
             spec._plans[key] = plan
     return plan
@@ -166,23 +174,27 @@ def launch(
     owner: Any,
     paused: bool = False,
     patience: float | None = None,
+    exact: bool = False,
 ) -> Plan:
     """Start the program, as *owner*'s: see _native.spawn().
 
     env: UNSET: spec's; None: the caller's own.
     patience: seconds; where the set-up takes longer, return with _pidfd -1 and a handle for
         finish() or _native.abort().
+    exact: let its usage tell its own peak of memory, wherever there is a helper.
 
     Raises SpawnError and its kin; what is wrong in the arguments is TypeError or ValueError.
     """
     if env is UNSET:
         env = spec.env
+    if exact and not os.path.exists(HELPER):
+        exact = False
     joins: tuple[tuple[int, int], ...] = ()
     if spec.join is None:
-        known: Plan | None = None if paused else spec._plans.get(restore_signals)
+        known: Plan | None = None if paused or exact else spec._plans.get(restore_signals)
         opened = None
         if known is None:
-            plan = plan_of(spec, restore_signals, None, paused)
+            plan = plan_of(spec, restore_signals, None, paused, 0, exact)
             # Where a spawn needs anything prepared, its plan must not get here: spawn() takes a
             # bare one straight to C.
             if restore_signals and spec._plans.get(True) is plan:
@@ -197,7 +209,7 @@ def launch(
     try:
         if opened is not None:
             check_names(spec, int(opened.kinds))
-            plan = plan_of(spec, restore_signals, None, paused, int(opened.kinds))
+            plan = plan_of(spec, restore_signals, None, paused, int(opened.kinds), exact)
         failure = _native.spawn(
             plan.blob,
             args,

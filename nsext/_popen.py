@@ -83,6 +83,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _patience: float | None = None
     _program_pid = 0
     _tty = -1
+    _exact = False
     _begun = 0
     _ended: bytes | None = None
 
@@ -316,6 +317,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self,
             self._pause or bool(self._hold) or self._tty >= 0,
             self._patience,
+            self._exact,
         )
         self._executable = executable
         if self._pidfd >= 0:

@@ -8,7 +8,7 @@ from ._keywords import Args, Env, File, NamespaceFields
 from ._namespace import Namespaces
 from ._process import PidfdChild
 from ._sandbox import Sandbox
-from ._spec import StrOrBytesPath
+from ._spec import Spec, StrOrBytesPath
 from ._usage import Usage
 
 class Popen(PidfdChild, subprocess.Popen[AnyStr]):
@@ -249,7 +249,11 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
     def resume(self) -> None: ...
     def send_signal(self, sig: int) -> None: ...
     async def wait_async(self) -> int: ...
-    # For _asyncio and _anyio.
+    # For _limits, _asyncio and _anyio.
+    _begun: int
+    _exact: bool
+    _spec: Spec
+    def _execute_child(self, *args: Any) -> None: ...
     _child_created: bool
     _patience: float | None
     async def _finish(self, sleep: Callable[[float], Awaitable[object]]) -> None: ...

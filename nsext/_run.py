@@ -6,20 +6,30 @@ import subprocess
 from subprocess import PIPE, STDOUT, CalledProcessError, TimeoutExpired
 from typing import Any
 
+from ._limits import LimitedPopen, Limits, Verdict, Watch, limits_of
 from ._popen import Popen
 from ._usage import Usage, usage_of
 
 
 class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
-    """As subprocess.CompletedProcess: args, returncode, stdout, stderr; and what it has used."""
+    """As subprocess.CompletedProcess: args, returncode, stdout, stderr; and how it went."""
 
     _ended: bytes | None = None
     _begun = 0
+    _verdict: Verdict | None = None
 
     @property
     def usage(self) -> Usage | None:
         """What it has used; None where somebody else has waited for it."""
         return None if self._ended is None else usage_of(self._ended, self._begun)
+
+    @property
+    def verdict(self) -> Verdict:
+        """How it ended, in a word: "ok", "nonzero" or "signal" by itself; "timeout", "cpu" or
+        "output" at a limit of run()'s."""
+        if self._verdict is not None:
+            return self._verdict
+        return "signal" if self.returncode < 0 else "nonzero" if self.returncode else "ok"
 
 
 def run(
@@ -28,6 +38,9 @@ def run(
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
+    cpu_time_limit: float | None = None,
+    wall_time_limit: float | None = None,
+    output_limit: int | str | None = None,
     **kwargs: Any,
 ) -> Any:
     """Run a program to its end and return a CompletedProcess.
@@ -35,6 +48,10 @@ def run(
     As subprocess.run, plus the keywords of nsext.Popen.  *timeout* (seconds) bounds the set-up,
     too.  When it is over the child is killed; in a pid namespace of its own, all that it started
     with it.
+
+    cpu_time_limit, wall_time_limit (seconds), output_limit (bytes of what is captured, both
+    streams together): at a limit the child is killed, too, but nothing is raised: the result's
+    ``verdict`` tells.
 
     Raises TimeoutExpired, CalledProcessError with *check*, and what Popen raises.
     """
@@ -51,6 +68,9 @@ def run(
         kwargs["stderr"] = PIPE
     if timeout is not None:
         kwargs.setdefault("spawn_timeout", timeout)
+    if cpu_time_limit is not None or wall_time_limit is not None or output_limit is not None:
+        limits = limits_of(cpu_time_limit, wall_time_limit, output_limit)
+        return _run_limited(limits, popenargs, input, timeout, check, kwargs)
     with Popen(*popenargs, **kwargs) as process:
         try:
             stdout, stderr = process.communicate(input, timeout=timeout)
@@ -64,9 +84,44 @@ def run(
         code = process.poll()
         if check and code:
             raise CalledProcessError(code, process.args, output=stdout, stderr=stderr)
-    assert code is not None
+    return _completed(process, stdout, stderr)
+
+
+def _completed(process: Popen, stdout: Any, stderr: Any) -> CompletedProcess:
+    code: Any = process.returncode
     done = CompletedProcess(process.args, code, stdout, stderr)
     done._ended, done._begun = process._ended, process._begun
+    return done
+
+
+def _run_limited(
+    limits: Limits,
+    popenargs: tuple[Any, ...],
+    data: Any,
+    timeout: float | None,
+    check: bool,
+    kwargs: dict[str, Any],
+) -> CompletedProcess:
+    if limits.output is not None and PIPE not in (kwargs.get("stdout"), kwargs.get("stderr")):
+        raise ValueError("output_limit= is for captured output: add capture_output=True")
+    if limits.wall is not None:
+        kwargs.setdefault("spawn_timeout", limits.wall)
+    with LimitedPopen(*popenargs, cpu_limit=limits.cpu, **kwargs) as process:
+        watch = Watch(process, limits, data, timeout)
+        try:
+            stdout, stderr = watch.run()
+        except BaseException:
+            process.kill()
+            raise
+        process.wait()
+    done = _completed(process, stdout, stderr)
+    done._verdict = watch.verdict
+    usage = done.usage
+    if watch.verdict is None and limits.cpu is not None and usage is not None:
+        if usage.user + usage.system > limits.cpu:
+            done._verdict = "cpu"  # too late to be killed for it
+    if check and done.returncode:
+        raise CalledProcessError(done.returncode, done.args, output=stdout, stderr=stderr)
     return done
 
 

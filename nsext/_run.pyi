@@ -5,8 +5,9 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 from _typeshed import ReadableBuffer
 
 from ._keywords import Args, Env, File, PopenKeywords, ShellKeywords
+from ._limits import Verdict
 from ._sandbox import Sandbox
-from ._spec import StrOrBytesPath
+from ._spec import Size, StrOrBytesPath
 from ._usage import Usage
 
 _T = TypeVar("_T")
@@ -14,6 +15,8 @@ _T = TypeVar("_T")
 class CompletedProcess(subprocess.CompletedProcess[_T]):
     @property
     def usage(self) -> Usage | None: ...
+    @property
+    def verdict(self) -> Verdict: ...
 
 @overload  # text is True
 def run(
@@ -39,6 +42,9 @@ def run(
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
+    cpu_time_limit: float | None = None,
+    wall_time_limit: float | None = None,
+    output_limit: Size | None = None,
     text: Literal[True],
     encoding: str | None = None,
     errors: str | None = None,
@@ -69,6 +75,9 @@ def run(
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
+    cpu_time_limit: float | None = None,
+    wall_time_limit: float | None = None,
+    output_limit: Size | None = None,
     text: bool | None = None,
     encoding: str,
     errors: str | None = None,
@@ -99,6 +108,9 @@ def run(
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
+    cpu_time_limit: float | None = None,
+    wall_time_limit: float | None = None,
+    output_limit: Size | None = None,
     text: bool | None = None,
     encoding: str | None = None,
     errors: str,
@@ -129,6 +141,9 @@ def run(
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
+    cpu_time_limit: float | None = None,
+    wall_time_limit: float | None = None,
+    output_limit: Size | None = None,
     text: bool | None = None,
     encoding: str | None = None,
     errors: str | None = None,
@@ -159,6 +174,9 @@ def run(
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
+    cpu_time_limit: float | None = None,
+    wall_time_limit: float | None = None,
+    output_limit: Size | None = None,
     text: Literal[False] | None = None,
     encoding: None = None,
     errors: None = None,
@@ -189,6 +207,9 @@ def run(
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
+    cpu_time_limit: float | None = None,
+    wall_time_limit: float | None = None,
+    output_limit: Size | None = None,
     text: bool | None = None,
     encoding: str | None = None,
     errors: str | None = None,

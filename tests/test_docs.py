@@ -112,7 +112,7 @@ def test_api_mentions_every_name():
     api = (ROOT / "docs" / "api.md").read_text()
     assert not missing(nsext.__all__, api)
     assert not missing(FIELDS, api)
-    kinds = (nsext.Popen, nsext.Process, nsext.Usage, nsext.Sandbox)
+    kinds = (nsext.Popen, nsext.Process, nsext.Usage, nsext.CompletedProcess, nsext.Sandbox)
     for kind in (*kinds, nsext.Namespace, nsext.CloneFlags):
         assert not missing(public(kind), api), kind
 

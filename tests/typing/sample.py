@@ -24,6 +24,7 @@ assert_type(nsext.Popen(command, encoding="utf-8", new="pid mnt"), nsext.Popen[s
 assert_type(nsext.run(command), nsext.CompletedProcess[bytes])
 assert_type(nsext.run(command, text=True, capture_output=True), nsext.CompletedProcess[str])
 assert_type(nsext.run(command, errors="replace").stdout, str)
+assert_type(nsext.run(command, cpu_time_limit=1, output_limit="1m").usage, nsext.Usage | None)
 assert_type(nsext.check_output(command), bytes)
 assert_type(nsext.check_output(command, text=True, input="x"), str)
 assert_type(nsext.call(command, new="uts", hostname="box"), int)
@@ -186,6 +187,7 @@ def wrong(arguments: Sequence[str]) -> None:
     box.run(arguments, nice="low")  # type: ignore[call-overload]
     box.replace(colour="red")  # type: ignore[call-arg]
     nsext.run(arguments, paused=True)  # type: ignore[call-overload]
+    nsext.Popen(arguments, cpu_time_limit=1)  # type: ignore[call-overload]
     nsext.spawn(arguments, hold="net")  # type: ignore[call-arg]
     nsext.run(arguments, join=1.5)  # type: ignore[call-overload]
     nsext.Popen(arguments).program_pid = 1  # type: ignore[misc]
