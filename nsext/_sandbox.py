@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import Any, Self
 
-from . import _async, _run
+from . import _async, _run, _text
 from ._explain import explain
 from ._popen import Popen
 from ._process import Process
@@ -57,6 +59,30 @@ class Sandbox(Spec):
     def explain(self, args: Args = ("PROGRAM",)) -> str:
         """Return the body and the ordered steps of a spawn, in words.  Nothing is spawned."""
         return explain(self, argument_list(args))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that are given as plain values, as JSON and TOML have them.
+
+        Raises ValueError for what has no text form: descriptors and live objects in join=.
+        """
+        return _text.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make one of plain values, as to_dict() returns them.  Raises TypeError, ValueError."""
+        return cls(**_text.from_dict(values))
+
+    def to_toml(self) -> str:
+        """Return the fields that are given as TOML.  Raises ValueError as to_dict() does."""
+        return _text.to_toml(self)
+
+    @classmethod
+    def from_toml(cls, source: str | os.PathLike[str]) -> Self:
+        """Make one of TOML: of a file, or of text, which is a str with a newline or a "=" in it.
+
+        Raises TypeError and ValueError for what is wrong in it, OSError.
+        """
+        return cls(**_text.from_toml(source))
 
     def run(self, *popenargs: Any, **kwargs: Any) -> Any:
         """nsext.run() with this sandbox."""

@@ -1,5 +1,6 @@
-from collections.abc import Sequence
-from typing import Any, Literal, Unpack, overload
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self, Unpack, overload
 
 from _typeshed import ReadableBuffer
 
@@ -23,6 +24,12 @@ from ._spec import Spec, StrOrBytesPath
 
 class Sandbox(Spec):
     def explain(self, args: Args = ("PROGRAM",)) -> str: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self: ...
+    def to_toml(self) -> str: ...
+    @classmethod
+    def from_toml(cls, source: str | os.PathLike[str]) -> Self: ...
     @overload  # text is True
     def run(
         self,

@@ -1,0 +1,90 @@
+"""Descriptions as plain values, for JSON and TOML: Sandbox.to_dict(), from_toml() and their kin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ._flags import kind_names
+from ._join import Join
+from ._spec import FIELDS, Spec
+from ._values import INFINITY
+
+
+def _plain(value: Any) -> Any:
+    """Text, numbers, lists and dicts for *value*.  Raises ValueError where it is a live object."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, float)):
+        return int(value) if isinstance(value, int) else value
+    if isinstance(value, (bytes, os.PathLike)):
+        return os.fsdecode(value)
+    if isinstance(value, Mapping):
+        return {_plain(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (tuple, list, frozenset)):
+        return [_plain(item) for item in value]
+    raise ValueError(f"{value!r} has no text form")
+
+
+def _join(join: Join) -> Any:
+    targets = {}
+    for kinds, target in join.pairs:
+        if not isinstance(target, (int, str)):
+            raise ValueError(f"{target!r} is open here, and has no text form: say a pid or a path")
+        if kinds is None:
+            return target
+        targets[kind_names(kinds)] = target
+    return targets
+
+
+def _limits(limits: Mapping[str, tuple[int, int]]) -> Any:
+    def words(limit: int) -> int | str:
+        return "unlimited" if limit == INFINITY else limit
+
+    return {
+        name: words(soft) if soft == hard else [words(soft), words(hard)]
+        for name, (soft, hard) in limits.items()
+    }
+
+
+# Fields whose normal form is not plain already.
+_DUMP: dict[str, Any] = {"new": kind_names, "join": _join, "rlimits": _limits}
+
+
+def to_dict(spec: Spec) -> dict[str, Any]:
+    """The fields that are given, as plain values.  Raises ValueError for one that has no text."""
+    plain = {}
+    for name, value in spec._given().items():
+        try:
+            plain[name] = None if value is None else _DUMP.get(name, _plain)(value)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return plain
+
+
+def from_dict(values: Any) -> dict[str, Any]:
+    """Keywords for a description from plain values.  Raises TypeError and ValueError."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"a description is a mapping, not {type(values).__name__}")
+    unknown = sorted(str(name) for name in values if name not in FIELDS)
+    if unknown:
+        raise ValueError(f"no such field: {', '.join(unknown)}")
+    return dict(values)
+
+
+def to_toml(spec: Spec) -> str:
+    """As to_dict(), in TOML."""
+    from ._toml import dumps
+
+    return dumps(to_dict(spec))
+
+
+def from_toml(source: Any) -> dict[str, Any]:
+    """Keywords for a description from TOML: a path, or text.  Raises ValueError, OSError."""
+    import tomllib
+
+    if isinstance(source, str) and ("\n" in source or "=" in source or not source):
+        return from_dict(tomllib.loads(source))
+    with open(source, "rb") as file:
+        return from_dict(tomllib.load(file))
