@@ -25,6 +25,7 @@ from ._usage import Usage, usage_of
 from ._wait_async import readable
 
 _NO_FDS: Mapping[int, Any] = {}
+_INHERITED = (-1,) * 6
 _NOTHING = parse_kinds(())
 
 
@@ -249,6 +250,11 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 except ProcessLookupError:
                     pass  # it has ended, and nobody has waited for it yet
 
+    def _get_handles(self, stdin: Any, stdout: Any, stderr: Any) -> Any:
+        if stdin is None and stdout is None and stderr is None:
+            return _INHERITED
+        return super()._get_handles(stdin, stdout, stderr)  # type: ignore[misc]
+
     def _execute_child(
         self,
         args: Any,
@@ -325,9 +331,12 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             if self._pause or self._hold or self._tty >= 0:
                 self._at_checkpoint()
         # Else it is busy yet, and who has set _patience awaits _finish().
-        self._close_pipe_fds(  # type: ignore[attr-defined]
-            p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
-        )
+        if streams:
+            self._close_pipe_fds(  # type: ignore[attr-defined]
+                p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
+            )
+        else:  # there are none; 10 us, since all that it would run is cold
+            self._closed_child_pipe_fds = True
 
     async def _finish(self, sleep: Callable[[float], Awaitable[object]]) -> None:
         """Wait for a set-up that has outlasted _patience; when that is cancelled, kill it."""
@@ -403,7 +412,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             raise
 
     def __del__(self, _del: Any = subprocess.Popen.__del__, _close: Any = os.close) -> None:
-        _del(self)
+        if self._child_created and self.returncode is None:
+            _del(self)
         # Whoever waits by pid, as asyncio does, sets the return code and knows of no pidfd.
         if self._pidfd >= 0 and self.returncode is not None:
             pidfd, self._pidfd = self._pidfd, -1
