@@ -80,6 +80,14 @@ enum nsx_init_flag {
     NSX_INIT_GROUP = 2,  /* the program has a process group of its own */
 };
 
+enum nsx_caps_flag {
+    NSX_CAPS_EXACT = 1,      /* the program has the set, and no more; else ambient ones only */
+    NSX_CAPS_ALL = 2,        /* the set is all that the child has */
+    NSX_CAPS_KEPT = 4,       /* they were kept over a change of ids */
+    NSX_CAPS_SECUREBITS = 8, /* securebits are given */
+    NSX_CAPS_NO_GAIN = 16,   /* no_new_privs follows: no exec gains what is bounded */
+};
+
 enum nsx_plan_flag {
     NSX_CLOSE_FDS = 1,     /* close what the table does not name, from 3 up */
     NSX_RESET_SIGNALS = 2, /* the clone could not: CLONE_CLEAR_SIGHAND */

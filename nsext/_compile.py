@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from . import _flags
+from ._privileges import before_ids, capability_steps, last_steps
 from ._scheduling import POLICIES, ionice_number
 from ._values import rlimit_number
 
@@ -16,10 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Literal, TypeAlias
 
+    from ._privileges import Step
     from ._spec import Spec
-
-Step: TypeAlias = "tuple[Any, ...]"
-"""(name, argument, ...), as csrc/steps.def lists them."""
 
 Body: TypeAlias = "Literal['inline', 'helper', 'copy']"
 
@@ -293,12 +292,15 @@ def compile(
     steps += _process_steps(spec)
     if paused:
         steps.append(("checkpoint",))
+    steps += before_ids(spec)
     steps += _identity_steps(spec, new)
+    steps += capability_steps(spec, new)
     if init:
         if not new & _flags.NEWPID:
             steps.append(("init_death",))
     elif spec.kill_on_parent_exit:
         steps.append(("parent_death",))
+    steps += last_steps(spec, new)
     steps.append(("default_signals", _RESTORED if restore_signals else 0))
     steps.append(("call",) if body == "copy" else ("exec",))
     return Compiled(at_clone, tuple(steps), uid_map, gid_map)

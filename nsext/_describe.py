@@ -7,12 +7,13 @@ import struct
 
 from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE
 from ._flags import kind_names
+from ._privilege_words import describe_privilege, describe_privilege_failure
 from ._scheduling import ionice_words, scheduler_words
 from ._values import INFINITY, rlimit_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ._compile import Step
+    from ._privileges import Step
 
 _PROPAGATION = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared"}
 
@@ -124,7 +125,9 @@ def describe(step: Step) -> str:
             return f"chdir to {os.fsdecode(target)}"
         case "umask", (mask,):
             return f"set umask {mask:03o}"
-    raise AssertionError(step)
+    words = describe_privilege(step)
+    assert words is not None, step
+    return words
 
 
 def describe_failure(step: Step, aux: int) -> str:
@@ -134,7 +137,8 @@ def describe_failure(step: Step, aux: int) -> str:
         return f"pass file descriptor {aux}" if aux >= 0 else "close file descriptors"
     if name == "join" and aux > 0:
         return f"join {kind_names(aux)} namespace"
-    return _PARTS.get((name, aux)) or describe(step)
+    part = _PARTS.get((name, aux)) or describe_privilege_failure(step, aux)
+    return part or describe(step)
 
 
 def step_path(step: Step) -> str | None:

@@ -7,6 +7,7 @@ import os
 
 from . import _flags
 from ._flags import BY_KIND
+from ._privilege_words import privilege_hint
 from ._proc import field, read
 
 
@@ -147,4 +148,4 @@ def step_hint(name: str, number: int, new: int) -> str | None:
         return _limits(_flags.NEWTIME)
     if number == errno.ERANGE and name == "time_offsets":
         return "the clock would be negative or beyond its range"
-    return None
+    return privilege_hint(name, number)

@@ -8,7 +8,16 @@ from typing import Any, TypeAlias, TypedDict
 from ._fds import HasFileno
 from ._flags import Kinds
 from ._join import Joins
-from ._spec import IdMap, Propagation, Rlimits, Scheduling, Size, Spec, StrOrBytesPath
+from ._spec import (
+    Capabilities,
+    IdMap,
+    Propagation,
+    Rlimits,
+    Scheduling,
+    Size,
+    Spec,
+    StrOrBytesPath,
+)
 
 Args: TypeAlias = "StrOrBytesPath | Sequence[StrOrBytesPath]"
 File: TypeAlias = "int | HasFileno | None"
@@ -37,6 +46,10 @@ class NamespaceFields(TypedDict, total=False):
     personality: int | None
     timer_slack: int | None
     dumpable: bool | None
+    capabilities: Capabilities | None
+    ambient: Iterable[str]
+    securebits: int | None
+    no_new_privs: bool | None
     init: bool
     kill_on_parent_exit: bool
 

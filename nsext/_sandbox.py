@@ -48,6 +48,13 @@ class Sandbox(Spec):
     oom_score_adj: -1000 to 1000; needs the helper body.  See proc_pid_oom_score_adj(5).
     personality: flags and the execution domain, as personality(2) takes them.
     timer_slack: nanoseconds.  See PR_SET_TIMERSLACK(2const).
+    capabilities: names, as in capabilities(7), in any case, with or without "CAP_"; the program has
+        exactly these, whoever it is; () none, "all" those that the child has.  None: what exec
+        gives by the kernel's rules.
+    ambient: capabilities to raise in the ambient set.
+    securebits: as PR_SET_SECUREBITS(2const) takes them; set after the ids.
+    no_new_privs: the program and its children gain nothing by exec.  None: iff user is new, or
+        capabilities are given.  See PR_SET_NO_NEW_PRIVS(2const).
     dumpable: of the child of clone(entry) only; exec sets it anew.  See PR_SET_DUMPABLE(2const).
 
     Raises TypeError and ValueError for what is wrong in a field, and for an option whose

@@ -23,6 +23,7 @@ Propagation: TypeAlias = "Literal['private', 'slave', 'shared', 'unchanged']"
 Limit: TypeAlias = "Size | tuple[Size, Size]"
 Rlimits: TypeAlias = "Mapping[str, Limit] | Mapping[int, Limit] | Mapping[str | int, Limit]"
 Scheduling: TypeAlias = "str | tuple[str, int]"
+Capabilities: TypeAlias = "Iterable[str] | Literal['all']"
 
 
 class _Kept:
@@ -64,6 +65,10 @@ class Spec(_Kept):
     personality: int | None = None
     timer_slack: int | None = None
     dumpable: bool | None = None
+    capabilities: Capabilities | None = None
+    ambient: Iterable[str] = ()
+    securebits: int | None = None
+    no_new_privs: bool | None = None
     init: bool = False
     kill_on_parent_exit: bool = False
 
@@ -74,6 +79,7 @@ class Spec(_Kept):
             if value is not None:
                 object.__setattr__(self, name, normal(value))
         _check_namespaces(self)
+        _check_privileges(self)
         check_names(self, 0 if self.join is None else self.join.kinds)  # type: ignore[union-attr]
 
     def _given(self) -> dict[str, Any]:
@@ -119,6 +125,12 @@ class Spec(_Kept):
 
 def _rebuild(cls: type[Spec], values: dict[str, Any]) -> Spec:
     return cls(**values)
+
+
+def _capabilities() -> Any:
+    from . import _capabilities as module  # only where it is asked for
+
+    return module
 
 
 def _truth(value: Any) -> bool:
@@ -183,6 +195,10 @@ _NORMAL: dict[str, Any] = {
     "personality": _in_range("personality", 0, 2**32 - 2),  # 2**32 - 1 only asks
     "timer_slack": _in_range("timer_slack", 1, 2**63 - 1),
     "dumpable": _truth,
+    "capabilities": lambda value: _capabilities().names_or_all(value),
+    "ambient": lambda value: _capabilities().names(value, "ambient") if value != () else (),
+    "securebits": _in_range("securebits", 0, 2**32 - 1),
+    "no_new_privs": _truth,
     "init": _truth,
     "kill_on_parent_exit": _truth,
 }
@@ -211,6 +227,14 @@ def _check_namespaces(spec: Spec) -> None:
         if asked and not flags & flag:
             kind = kind_names(flag)
             raise ValueError(f"{name}= needs a new {kind} namespace: add {kind!r} to new=")
+
+
+def _check_privileges(spec: Spec) -> None:
+    """Refuse what contradicts itself."""
+    if spec.ambient and spec.capabilities is not None and spec.capabilities != "all":
+        more = [name for name in spec.ambient if name not in spec.capabilities]
+        if more:
+            raise ValueError(f"ambient: {' '.join(more)} is missing in capabilities=")
 
 
 def has_names(spec: Spec) -> bool:

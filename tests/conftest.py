@@ -1,7 +1,9 @@
 """The guard: after every test, whatever it did, the process is as it was."""
 
 import os
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import support
@@ -20,6 +22,14 @@ def guard():
     support.end_children()  # for the next test
     if changed:
         pytest.fail(f"the test changed the process: {changed}")
+
+
+@pytest.fixture
+def public():
+    """A directory that everybody may enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="nsext-tests-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
 @pytest.fixture

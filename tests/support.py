@@ -348,6 +348,7 @@ _NUMBERS = {  # name: (x86_64, aarch64); those since Linux 5.1 have one number e
     "setgroups": (116, 159),
     "setresgid": (119, 149),
     "setresuid": (117, 147),
+    "capset": (126, 91),
     "ioctl": (16, 29),
     "ioprio_set": (251, 30),
     "personality": (135, 92),

@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import faults
@@ -18,6 +19,7 @@ import nsext
 from nsext import _native
 from nsext._compile import Compiled
 from nsext._describe import describe, describe_failure
+from nsext._privileges import CAPS_EXACT, CAPS_KEPT, CAPS_SECUREBITS
 
 ODD = errno.EXFULL  # no call of ours gives this by itself
 DEADLINE = 2.0
@@ -26,6 +28,7 @@ DEADLINE = 2.0
 IGNORED = {
     ("*", "close"): "what was written counts; the descriptor is CLOEXEC and step fds closes it",
     ("umask", "umask"): "umask(2) cannot fail",
+    ("capabilities", "geteuid"): "likewise",
     ("exec", "rt_sigprocmask"): "cannot fail with a valid set and how",
     ("call", "rt_sigprocmask"): "likewise",
     ("call", "futex"): "the wake-up; the parent looks by itself after a slice",
@@ -59,6 +62,37 @@ def _fd_calls(pairs: tuple[tuple[int, int], ...], close_fds: bool) -> Iterator[t
                 yield "close_range", -1
 
 
+def _capability_calls(
+    wanted: int, ambient: int, flags: int, securebits: int
+) -> Iterator[tuple[str, int]]:
+    """(call, aux) of step capabilities, as root who has every capability but perhaps some."""
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    read_set = [("prctl", 0)] * (last + 2)  # EINVAL ends it
+    yield "capget", 0
+    if flags & CAPS_EXACT:
+        yield from read_set
+        if not flags & CAPS_SECUREBITS:
+            yield "prctl", 0
+        yield "geteuid", 0
+        if securebits & 1:
+            ambient |= wanted
+    yield "prctl", 0
+    yield "capset", 0
+    for number in range(last + 1) if flags & CAPS_EXACT else ():
+        if not wanted >> number & 1:
+            yield "prctl", 2 * 64 + number
+    for number in range(last + 1):
+        if ambient >> number & 1:
+            yield "prctl", 3 * 64 + number
+    if flags & (CAPS_SECUREBITS | CAPS_KEPT):
+        yield "prctl", 5 * 64
+    yield "capset", 0
+    yield "capget", 0
+    yield from read_set
+    if flags & CAPS_EXACT:
+        yield from read_set
+
+
 def _step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[tuple[str, int]]:
     match step[0]:
         case "gate":
@@ -73,6 +107,8 @@ def _step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[t
             return [("mount", 0)]
         case "fds":
             return list(_fd_calls(pairs, close_fds))
+        case "capabilities":
+            return list(_capability_calls(*step[1:]))
         case "default_signals":
             numbers = [number for number in range(1, 65) if step[1] >> (number - 1) & 1]
             return [("rt_sigaction", number) for number in numbers]
@@ -91,6 +127,7 @@ def _step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[t
                 "scheduler": "sched_setscheduler",
                 "timer_slack": "prctl",
                 "dumpable": "prctl",
+                "no_new_privs": "prctl",
             }
             return [(calls.get(name, name), 0)]
 

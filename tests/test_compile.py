@@ -32,6 +32,8 @@ EVERYTHING = Sandbox(
 )
 RESET = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
 
+LAST = ["no_new_privs", "default_signals", "exec"]
+
 GOLDEN = (
     ("setgroups_deny",),
     ("gid_map", 100),
@@ -52,6 +54,7 @@ GOLDEN = (
     ("nice", 5),
     ("chdir", b"/tmp"),
     ("umask", 0o22),
+    ("no_new_privs",),
     ("default_signals", RESET),
     ("exec",),
 )
@@ -74,7 +77,7 @@ def test_golden_ranges():
     box = Sandbox(new="user", uid_map=[(0, 100000, 10), (10, 0, 1)], gid_map=[(0, 5, 1)])
     compiled = compile(box)
     assert compiled.steps[0] == ("gate",)
-    assert [step[0] for step in compiled.steps] == ["gate", "fds", "default_signals", "exec"]
+    assert [step[0] for step in compiled.steps] == ["gate", "fds", *LAST]
     assert compiled.uid_map == b"0 100000 10\n10 0 1\n"
     assert compiled.gid_map == b"0 5 1\n"
 
@@ -111,13 +114,17 @@ def test_restore_signals():
         ({"new": "net", "loopback": False}, []),
         ({"new": "uts"}, []),
         ({"new": "time"}, ["unshare"]),
-        ({"new": "user"}, ["setgroups_deny", "gid_map", "uid_map"]),
+        ({"new": "user", "no_new_privs": False}, ["setgroups_deny", "gid_map", "uid_map"]),
     ],
     ids=str,
 )
 def test_defaults(fields, names):
     found = [step[0] for step in compile(Sandbox(**fields)).steps]
     assert found == [*names, "fds", "default_signals", "exec"]
+    if "no_new_privs" in fields:
+        del fields["no_new_privs"]
+        found = [step[0] for step in compile(Sandbox(**fields)).steps]
+        assert found == [*names, "fds", *LAST]
 
 
 def test_order_facts():
@@ -242,6 +249,7 @@ def test_explain():
         "mount proc on /proc",
         "pass file descriptors",
         "set nice 5",
+        "set no_new_privs",
         "reset signals",
         "exec ls -l",
     ]

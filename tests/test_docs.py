@@ -98,6 +98,7 @@ def test_every_page_has_been_read():
         "errors.md",
         "from-subprocess.md",
         "pid1.md",
+        "privileges.md",
         "resources.md",
     }
     assert BLOCKS

@@ -55,6 +55,9 @@ SANDBOXES = {
         new="pid mnt ipc cgroup time", propagation="slave", time_offsets={"boottime": 1.5}
     ),
     "plain": nsext.Sandbox(process_group=0, nice=1),
+    "capabilities": nsext.Sandbox(
+        new="user", capabilities=["kill", "chown"], ambient=["kill"], securebits=2
+    ),
     "attributes": nsext.Sandbox(
         ionice=("best-effort", 7), scheduler="batch", personality=0, timer_slack=1000
     ),

@@ -44,10 +44,11 @@ def fails(step):
 def test_every_step_has_both():
     import test_attribute_steps
     import test_helper_steps
+    import test_privilege_steps
 
     for kind in ("DONE", "FAILED"):
         marked = [*globals()[kind]]
-        for module in (test_attribute_steps, test_helper_steps):
+        for module in (test_attribute_steps, test_helper_steps, test_privilege_steps):
             marked += getattr(module, kind)
         assert sorted(marked) == sorted(_native.STEPS), "steps without a test, or with two"
 
@@ -74,12 +75,15 @@ def error_of(number, stage, *, plain=True, **keywords):
     return error
 
 
-def refused(call, number, stage, words, **keywords):
-    """The same in a script in which a seccomp filter refuses the system call."""
+def refused(call, number, stage, words, argument=None, **keywords):
+    """The same in a script in which a seccomp filter refuses the system call.
+
+    argument: only where that is the first one.
+    """
     script(
         """
-        call, number, stage, words, keywords = json.loads(sys.argv[1])
-        refuse(**{call: number})
+        call, number, stage, words, argument, keywords = json.loads(sys.argv[1])
+        refuse(**{call: number if argument is None else (number, argument)})
         before = state()
         for start in (nsext.spawn, nsext.Popen):
             error = failure(start, ["true"], **keywords)
@@ -88,7 +92,7 @@ def refused(call, number, stage, words, **keywords):
             assert words in error.step, error.step
             assert not changes(before, state()), changes(before, state())
         """,
-        json.dumps([call, number, stage, words, keywords]),
+        json.dumps([call, number, stage, words, argument, keywords]),
     )
 
 

@@ -73,7 +73,7 @@ NSX_CHILD_CODE long step_timer_slack(struct nsx_child *child, const struct nsx_s
 /* Of the memory: never of one that is shared with the parent. */
 NSX_CHILD_CODE long step_dumpable(struct nsx_child *child, const struct nsx_step *step)
 {
-    if (!(child->plan->flags & NSX_ANNOUNCE))
+    if (!child->plan->entry)
         return -EINVAL_;
     return sys_prctl(PR_SET_DUMPABLE_, (long)step->arg[0], 0);
 }

@@ -6,6 +6,7 @@
 #define EPERM_ 1
 #define OVERFLOW_ID 65534 /* /proc/sys/kernel/overflowuid, as it is everywhere */
 #define ESRCH_ 3
+#define PR_SET_KEEPCAPS_ 8
 #define PR_SET_PDEATHSIG_ 1
 #define SIGKILL_ 9
 #define NO_ID 0xffffffffu
@@ -95,4 +96,12 @@ NSX_CHILD_CODE long step_setuid(struct nsx_child *child, const struct nsx_step *
 {
     (void)child;
     return step->arg[0] < NO_ID ? sys_setresuid((long)step->arg[0]) : -EINVAL_;
+}
+
+/* Else a change from uid 0 to another takes them before they can be chosen from;
+ * step_capabilities() takes this back. */
+NSX_CHILD_CODE long step_keep_capabilities(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child, (void)step;
+    return sys_prctl(PR_SET_KEEPCAPS_, 1, 0);
 }

@@ -5,11 +5,12 @@
  * All signals stay blocked here for good: a blocked signal is never ignored, not
  * even by a PID 1 without handlers, and a signalfd hands each out in turn.
  */
-#include "../child/child.h"
+#include "../child/capabilities.h"
 
 #define PR_SET_CHILD_SUBREAPER_ 36
 #define PR_SET_DUMPABLE_ 4
 #define PR_SET_NAME_ 15
+#define PR_SET_NO_NEW_PRIVS_ 38
 #define PR_SET_PDEATHSIG_ 1
 #define ESRCH_ 3
 #define SIGCHLD_ NSX_SIGCHLD
@@ -132,6 +133,29 @@ NSX_CHILD_CODE static void supervise(const struct init *init)
     }
 }
 
+/* A program that may trace its init has what the init has, and what that would get
+ * by exec: no more than it was given, but for signals to whoever it becomes. */
+NSX_CHILD_CODE static long limit_capabilities(struct nsx_plan *plan)
+{
+    const struct nsx_blob *blob = child_at(plan, plan->blob);
+    struct nsx_caps caps;
+    for (uint32_t i = 0; i < blob->nsteps; i++) {
+        const uint64_t *arg = blob->step[i].arg;
+        if (blob->step[i].op != NSX_OP_capabilities || !(arg[2] & NSX_CAPS_EXACT) ||
+            arg[2] & NSX_CAPS_ALL)
+            continue;
+        const long error = child_get_caps(&caps);
+        if (error < 0)
+            return error;
+        caps.permitted &= arg[0] | 1ull << NSX_CAP_KILL;
+        caps.effective = caps.permitted;
+        caps.inheritable = 0;
+        const long set = child_set_caps(&caps);
+        return set < 0 ? set : sys_prctl(PR_SET_NO_NEW_PRIVS_, 1, 0);
+    }
+    return 0;
+}
+
 /* Nothing of the program's stays open here: a pipe that init held would not end
  * with the program. */
 NSX_CHILD_CODE static void become_init(struct init *init)
@@ -147,7 +171,7 @@ NSX_CHILD_CODE static void become_init(struct init *init)
         send(init->target, SIGKILL_);
         leave(init, 125);
     }
-    if (sys_close_range(kept == 0 ? 1 : 0, 0xffffffffu) < 0) {
+    if (limit_capabilities(plan) < 0 || sys_close_range(kept == 0 ? 1 : 0, 0xffffffffu) < 0) {
         send(init->target, SIGKILL_);
         leave(init, 125);
     }

@@ -1,0 +1,63 @@
+"""The steps of _privileges in words, and why they fail."""
+
+from __future__ import annotations
+
+import errno
+
+from ._capabilities import name_of, words
+from ._privileges import CAPS_ALL, CAPS_EXACT, CAPS_SECUREBITS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._privileges import Step
+
+_PLAIN = {
+    "keep_capabilities": "keep capabilities over the change of ids",
+    "no_new_privs": "set no_new_privs",
+}
+
+
+def _capabilities(wanted: int, ambient: int, flags: int, securebits: int) -> str:
+    parts = []
+    if flags & CAPS_EXACT:
+        parts.append(f"capabilities to {'all' if flags & CAPS_ALL else words(wanted)}")
+    if ambient:
+        parts.append(f"ambient capabilities to {words(ambient)}")
+    if flags & CAPS_SECUREBITS:
+        parts.append(f"securebits to {securebits:#x}")
+    return f"set {', '.join(parts)}"
+
+
+# Parts of step capabilities, by aux / 64: csrc/child/steps_privs.c.  0: read or write the sets.
+_PARTS = {
+    1: "keep capability {}, which is not there",
+    2: "drop capability {} from the bounding set",
+    3: "raise capability {} in the ambient set",
+    4: "verify the capabilities: {} is not as it was set",
+    5: "set securebits",
+}
+
+
+def describe_privilege(step: Step) -> str | None:
+    """What *step* does, where it is one of these."""
+    name, args = step[0], step[1:]
+    if name == "capabilities":
+        return _capabilities(*args)
+    return _PLAIN.get(name)
+
+
+def describe_privilege_failure(step: Step, aux: int) -> str | None:
+    """Which part of *step* failed."""
+    if step[0] == "capabilities" and aux // 64 in _PARTS:
+        return _PARTS[aux // 64].format(name_of(aux % 64))
+    return None
+
+
+def privilege_hint(name: str, number: int) -> str | None:
+    """Why such a step failed."""
+    if name == "capabilities" and number == errno.EPERM:
+        return (
+            "a program has no more than the child has in its permitted and bounding sets, and "
+            "dropping needs CAP_SETPCAP; with 'user' in new= it has them all"
+        )
+    return None

@@ -1,0 +1,85 @@
+"""Steps on what a program may do: that each does what it says, and how its failure is told.
+
+The meta-test is test_steps.test_every_step_has_both; combinations are in test_privileges.py.
+"""
+
+import pytest
+from support import running, script, status
+from test_helper_steps import refused as refused_in_helper
+from test_steps import refused
+
+pytestmark = pytest.mark.usefixtures("root")
+
+DONE, FAILED = {}, {}
+
+
+def does(step):
+    """Marks the test of a step's success."""
+    return lambda test: DONE.setdefault(step, test)
+
+
+def fails(step):
+    """Marks the test of a step's failure."""
+    return lambda test: FAILED.setdefault(step, test)
+
+
+@does("keep_capabilities")
+def test_keep_capabilities():
+    """Over a change of ids; and the bit is not left on."""
+    with running(user=12345, capabilities=["net_raw"]) as child:
+        facts = status(child.pid)
+        assert facts["Uid"].split() == ["12345"] * 4
+        assert int(facts["CapPrm"], 16) == 1 << 13
+    with running(user=12345, ambient=["kill"]) as child:
+        assert int(status(child.pid)["CapPrm"], 16) == 1 << 5
+
+
+@fails("keep_capabilities")
+def test_keep_capabilities_fails():
+    refused_in_helper("prctl", 1, "keep capabilities over", argument=8, user=5, capabilities=[])
+
+
+@does("capabilities")
+def test_capabilities():
+    with running(capabilities=["net_raw", "chown"]) as child:
+        facts = status(child.pid)
+        for name in ("CapPrm", "CapEff", "CapBnd"):
+            assert int(facts[name], 16) == 1 << 13 | 1
+        assert int(facts["CapInh"], 16) == int(facts["CapAmb"], 16) == 0
+
+
+@fails("capabilities")
+def test_capabilities_fail():
+    refused("prctl", 1, "setup", "drop capability chown", argument=24, capabilities=[])
+    refused("capset", 1, "setup", "set capabilities to kill", capabilities=["kill"])
+    refused("prctl", 1, "setup", "set ambient capabilities to kill", argument=47, ambient=["kill"])
+    refused("prctl", 1, "setup", "set securebits", argument=28, securebits=1)
+
+
+def test_a_capability_that_is_not_there():
+    script("""
+    own = int(status()["CapBnd"], 16)
+    absent = 13 if not own >> 13 & 1 else None
+    ctypes.CDLL(None).prctl(24, 13, 0, 0, 0)  # PR_CAPBSET_DROP net_raw; still permitted
+    for start in (nsext.spawn, nsext.Popen):
+        error = failure(start, ["true"], capabilities=["kill", "net_raw"])
+        assert (error.errno, error.stage) == (errno.EPERM, "setup") and is_plain(error), error
+        assert error.step == "keep capability net_raw, which is not there"
+        assert "bounding" in error.hint
+    # In a user namespace of its own it is.
+    assert sh("grep CapEff /proc/self/status", new="user", capabilities=["net_raw"]).endswith(
+        "0000002000"
+    )
+    """)
+
+
+@does("no_new_privs")
+def test_no_new_privs():
+    with running(no_new_privs=True) as child:
+        assert status(child.pid)["NoNewPrivs"] == "1"
+    assert status()["NoNewPrivs"] == "0"
+
+
+@fails("no_new_privs")
+def test_no_new_privs_fails():
+    refused("prctl", 1, "setup", "set no_new_privs", argument=38, no_new_privs=True)
