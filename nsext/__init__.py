@@ -27,6 +27,7 @@ if _EVERYTHING:
 
     from . import _eager as _eager
     from ._async import create_subprocess_exec, create_subprocess_shell, open_process
+    from ._check import check
     from ._clone import clone
     from ._clone_flags import CloneFlags
     from ._errors import SpawnError, UnsupportedError
@@ -35,6 +36,7 @@ if _EVERYTHING:
     from ._namespace import Namespace, Namespaces, namespaces
     from ._popen import Popen
     from ._process import Process
+    from ._report import Finding, Report
     from ._run import (
         CompletedProcess,
         call,
@@ -69,12 +71,14 @@ __all__ = [
     "CompletedProcess",
     "DEVNULL",
     "Fd",
+    "Finding",
     "Namespace",
     "NamespaceInfo",
     "Namespaces",
     "PIPE",
     "Popen",
     "Process",
+    "Report",
     "STDOUT",
     "Sandbox",
     "SpawnError",
@@ -85,6 +89,7 @@ __all__ = [
     "Usage",
     "__version__",
     "call",
+    "check",
     "check_call",
     "check_output",
     "clone",

@@ -242,7 +242,7 @@ def fail(
     """Raise what C reported as (kind, step, errno, aux, signal)."""
     from ._describe import describe, describe_failure, step_path
     from ._errors import SpawnError, make_error
-    from ._hints import clone_hint, step_hint
+    from ._hints import clone_hint, killed_hint, step_hint
 
     kind, index, number, aux, signum = failure
     if kind == "clone":
@@ -265,7 +265,7 @@ def fail(
         raise SpawnTimeout(errno.ETIMEDOUT, text, cmd=args, timeout=timeout or 0.0, **state)
     if kind == "killed":
         text = f"the child was killed by {_signal_name(signum)}"
-        raise SpawnError(errno.ECHILD, text, **state)
+        raise SpawnError(errno.ECHILD, text, hint=killed_hint(signum), **state)
     filename = None
     if stage == "exec":
         filename = executable

@@ -198,7 +198,7 @@ class _Lister:
                 continue
             for kind in self.names:  # the handle has to say which
                 try:
-                    fd = _native.open_ns(unique_id, int(BY_KIND[kind]))
+                    fd = _native.open_ns(unique_id, BY_KIND[kind])
                 except OSError as error:
                     if error.errno in (errno.EPERM, errno.EACCES):
                         break

@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Mapping
+from mmap import mmap
 from typing import Any, Final, TypeAlias
 
 _Failure: TypeAlias = tuple[str, int, int, int, int]  # kind, step, errno, aux, signal
@@ -8,6 +9,7 @@ _Held: TypeAlias = Any  # a capsule
 CHILD_TEXT: Final[tuple[int, int]]
 STEPS: Final[dict[str, tuple[str, str]]]
 HELPER_STEPS: Final[frozenset[str]]
+SYSCALLS: Final[dict[str, int]]
 
 def pack(
     new_flags: int,
@@ -62,3 +64,5 @@ def listns(kinds: int, /) -> list[int]: ...
 def open_ns(id: int, kind: int, /) -> int: ...
 def mount(source: Any, target: Any, flags: int, /) -> None: ...
 def umount(target: Any, flags: int, /) -> None: ...
+def probe(row: bytearray | mmap, /) -> None: ...
+def probe_entry(row: mmap, /) -> tuple[int, int]: ...

@@ -352,6 +352,7 @@ _NUMBERS = {  # name: (x86_64, aarch64); those since Linux 5.1 have one number e
     "ioctl": (16, 29),
     "ioprio_set": (251, 30),
     "personality": (135, 92),
+    "mount": (165, 40),
     "rt_sigaction": (13, 134),
     "sched_setaffinity": (203, 122),
     "sched_setscheduler": (144, 119),
@@ -361,6 +362,7 @@ _NUMBERS = {  # name: (x86_64, aarch64); those since Linux 5.1 have one number e
     "setsid": (112, 157),
     "socket": (41, 198),
     "umask": (95, 166),
+    "unshare": (272, 97),
     "waitid": (247, 95),
 }
 _MACHINES = {"x86_64": 0, "aarch64": 1}
@@ -389,7 +391,8 @@ def native_spawn(module, blob, timeout, fds=()):
 def refuse(**errors):
     """From here on these system calls of this thread and its children fail: refuse(clone3=38).
 
-    refuse(prctl=(1, 36)) refuses one first argument only.
+    refuse(prctl=(1, 36)) refuses one first argument only; refuse(clone=(1, 0x60000000, "any"))
+    those in which one of the bits is set; refuse(mount="kill") kills the process that calls.
 
     The filter stays; so this is for scripts.  Needs CAP_SYS_ADMIN, or sets no_new_privs.
     """
@@ -397,14 +400,15 @@ def refuse(**errors):
     code = []
     for name, number in errors.items():
         code.append((0x20, 0, 0, 0))  # load the number of the call
-        if isinstance(number, int):
+        if isinstance(number, (int, str)):
             code.append((0x15, 0, 1, _NUMBERS[name][column]))  # if it is this one
         else:
-            number, argument = number
+            number, argument, *any_bit = number
             code.append((0x15, 0, 3, _NUMBERS[name][column]))
             code.append((0x20, 0, 0, 16))  # and the low half of the first argument
-            code.append((0x15, 0, 1, argument))
-        code.append((0x06, 0, 0, 0x00050000 | number))  # SECCOMP_RET_ERRNO
+            code.append((0x45 if any_bit else 0x15, 0, 1, argument))
+        answer = 0x80000000 if number == "kill" else 0x00050000 | number
+        code.append((0x06, 0, 0, answer))  # SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ERRNO
     code.append((0x06, 0, 0, 0x7FFF0000))  # SECCOMP_RET_ALLOW
     program = _Program(len(code), (_Instruction * len(code))(*code))
     libc = ctypes.CDLL(None, use_errno=True)

@@ -58,6 +58,8 @@ static int native_exec(PyObject *module)
         return -1;
     if (add(module, "STEPS", step_table()) < 0 || add(module, "HELPER_STEPS", helper_steps()) < 0)
         return -1;
+    if (add(module, "SYSCALLS", native_syscalls()) < 0)
+        return -1;
     return add(module, "CHILD_TEXT",
                Py_BuildValue("(KK)", (unsigned long long)(uintptr_t)__start_nsx_child,
                              (unsigned long long)(uintptr_t)__stop_nsx_child));
@@ -114,6 +116,10 @@ static PyMethodDef methods[] = {
     {"open_ns", FAST(native_open_ns), METH_FASTCALL,
      "open_ns(id, kind) -> descriptor of a namespace, since Linux 6.18"},
     {"mount", FAST(native_mount), METH_FASTCALL, "mount(source, target, flags): mount(2)"},
+    {"probe", native_probe, METH_O,
+     "probe(row)\n\nRun the system calls in a buffer of struct nsx_probe, here and now."},
+    {"probe_entry", native_probe_entry, METH_O,
+     "probe_entry(row) -> (entry, argument) for clone(): the same in a child"},
     {"umount", FAST(native_umount), METH_FASTCALL, "umount(target, flags): umount2(2)"},
     {NULL, NULL, 0, NULL},
 };

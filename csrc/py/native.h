@@ -66,5 +66,8 @@ PyObject *native_listns(PyObject *module, PyObject *kinds);
 PyObject *native_open_ns(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_mount(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_umount(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_probe(PyObject *module, PyObject *row);
+PyObject *native_probe_entry(PyObject *module, PyObject *row);
+PyObject *native_syscalls(void); /* {name: number} of those that are probed */
 
 #endif

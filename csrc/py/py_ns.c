@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "native.h"
 #include "../abi.h"
+#include "../child/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -129,4 +130,54 @@ PyObject *native_umount(PyObject *module, PyObject *const *args, Py_ssize_t coun
     if (error < 0)
         return native_raise(error);
     Py_RETURN_NONE;
+}
+
+/* A writable buffer of whole rows, of which the last ends it; NULL with an
+ * exception set.  Its address stays while somebody holds the object. */
+static void *probe_row(PyObject *object)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_WRITABLE) < 0)
+        return NULL;
+    struct nsx_probe *row = view.buf;
+    const size_t calls = (size_t)view.len / sizeof *row;
+    if (!calls || (uintptr_t)row % sizeof(int64_t) || row[calls - 1].number >= 0) {
+        PyErr_SetString(PyExc_ValueError, "a row of calls ends with a negative number");
+        row = NULL;
+    }
+    PyBuffer_Release(&view);
+    return row;
+}
+
+PyObject *native_probe(PyObject *module, PyObject *row)
+{
+    (void)module;
+    void *calls = probe_row(row);
+    if (!calls)
+        return NULL;
+    nsx_child_probe(calls);
+    Py_RETURN_NONE;
+}
+
+PyObject *native_probe_entry(PyObject *module, PyObject *row)
+{
+    (void)module;
+    void *calls = probe_row(row);
+    if (!calls)
+        return NULL;
+    return Py_BuildValue("(KK)", (unsigned long long)(uintptr_t)nsx_child_probe,
+                         (unsigned long long)(uintptr_t)calls);
+}
+
+#ifndef __NR_landlock_create_ruleset
+#define __NR_landlock_create_ruleset 444
+#endif
+
+PyObject *native_syscalls(void)
+{
+    return Py_BuildValue("{si si si si si si si si si si}", "clone", __NR_clone, "clone3",
+                         __NR_clone3, "unshare", __NR_unshare, "setns", __NR_setns, "mount",
+                         __NR_mount, "setgroups", __NR_setgroups, "setresgid", __NR_setresgid,
+                         "setresuid", __NR_setresuid, "seccomp", __NR_seccomp,
+                         "landlock_create_ruleset", __NR_landlock_create_ruleset);
 }
