@@ -61,9 +61,9 @@ NSX_CHILD_CODE void nsx_child_announce(struct nsx_plan *plan)
     sys_futex(word, NSX_FUTEX_WAKE, 1, NULL);
 }
 
-NSX_CHILD_CODE void nsx_child_run(struct nsx_plan *plan, uint32_t first)
+NSX_CHILD_CODE void nsx_child_run(struct nsx_plan *plan, uint32_t first, struct nsx_hold *hold)
 {
-    struct nsx_child child = {.plan = plan, .blob = child_at(plan, plan->blob)};
+    struct nsx_child child = {.plan = plan, .blob = child_at(plan, plan->blob), .hold = hold};
     const struct nsx_blob *blob = child_at(plan, plan->blob);
 
     for (uint32_t i = first; i < blob->nsteps; i++) {
@@ -87,7 +87,7 @@ NSX_CHILD_CODE int nsx_child_main(void *arg)
         nsx_child_relocate(plan);
     if (plan->flags & NSX_CORE_GUARD)
         child_guard_core(plan);
-    nsx_child_run(plan, 0);
+    nsx_child_run(plan, 0, NULL);
     nsx_child_announce(plan);
     return 127;
 }

@@ -16,10 +16,23 @@
 
 #define NSX_CHILD_CODE __attribute__((section("nsx_child")))
 
+struct nsx_robust_list {
+    struct nsx_robust_list *next;
+};
+
+/* What the kernel reads when a helper leaves its memory: helper/hold.c. */
+struct nsx_hold {
+    struct nsx_robust_list list; /* these three: struct robust_list_head */
+    long offset;
+    struct nsx_robust_list *pending;
+    struct nsx_robust_list entry;
+};
+
 struct nsx_child {
     struct nsx_plan *plan;
     const unsigned char *blob;
-    int32_t aux; /* reported with an error: which part of the step */
+    struct nsx_hold *hold; /* the helper's; NULL inline */
+    int32_t aux;           /* reported with an error: which part of the step */
 };
 
 /* Every step: 0 or -errno. */
@@ -48,7 +61,7 @@ static inline __attribute__((always_inline)) void *child_at(struct nsx_plan *pla
 }
 
 /* Runs the steps from first on; returns where one failed, which it has reported. */
-void nsx_child_run(struct nsx_plan *plan, uint32_t first);
+void nsx_child_run(struct nsx_plan *plan, uint32_t first, struct nsx_hold *hold);
 
 /* path: below /proc.  After a join that is the caller's own, opened before: in
  * the namespace that was joined, somebody else decides what /proc is. */
@@ -74,7 +87,7 @@ static inline __attribute__((always_inline)) void child_guard_core(const struct 
 
 /* Helper: from here on the kernel tells the parent when the calling process
  * leaves this memory, by exec or by death. */
-void nsx_child_hold(struct nsx_plan *plan);
+void nsx_child_hold(struct nsx_plan *plan, struct nsx_hold *hold);
 
 /* Arrays of offsets become arrays of pointers, at the address where the plan is
  * mapped here. */

@@ -222,7 +222,7 @@ NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *st
         init.parent = parent;
         become_init(&init);
     }
-    nsx_child_hold(plan);
+    nsx_child_hold(plan, child->hold);
     if (!init.first) {
         /* Whoever kills us in the middle of the set-up kills the init, and reuses
          * the plan when that is gone.  step_init_death() again after the ids. */

@@ -27,6 +27,6 @@ NSX_CHILD_CODE long step_relay(struct nsx_child *child, const struct nsx_step *s
         if (sys_is_readable(plan->parent_pidfd))
             return -ESRCH_;
     }
-    nsx_child_hold(plan);
+    nsx_child_hold(plan, child->hold);
     return 0;
 }
