@@ -139,6 +139,8 @@ int nsx_plan_check(const struct nsx_plan *plan, size_t size)
     if (plan->joins % 8 ||
         !range_ok(plan->joins, (uint64_t)plan->njoins * sizeof(struct nsx_join), used))
         return -EINVAL_;
+    if (plan->cwd && !string_ok((const char *)plan, plan->cwd, used))
+        return -EINVAL_;
     if (plan->fds % 8 || !range_ok(plan->fds, (uint64_t)plan->nfds * sizeof(struct nsx_fd), used))
         return -EINVAL_;
     return 0;

@@ -25,8 +25,8 @@ enum nsx_op {
 #define NSX_MAX_STEPS 4096
 
 struct nsx_step {
-    uint32_t op; /* enum nsx_op */
-    uint32_t reserved;
+    uint32_t op;                 /* enum nsx_op */
+    uint32_t result;             /* of the child: what a later step needs */
     uint64_t arg[NSX_STEP_ARGS]; /* i: the integer; s: offset; b: offset, length */
 };
 
@@ -68,10 +68,10 @@ struct nsx_fd {
     int32_t cloexec; /* as it was before it had to live through the helper's exec */
 };
 
-/* A namespace to join. */
+/* A descriptor handed to the child: a namespace to join, or a source of a mount. */
 struct nsx_join {
     int32_t fd;
-    uint32_t kind; /* CLONE_NEW* */
+    uint32_t kind; /* CLONE_NEW*; 0: nothing to join */
     uint32_t done;
 };
 
@@ -114,6 +114,7 @@ struct nsx_plan {
     int32_t proc_fd;         /* the caller's own /proc, opened before a join; -1 */
     int32_t helper_fd;       /* the helper's image */
     uint32_t helper_path;    /* the same as a file, for where the fd cannot be executed */
+    uint32_t cwd;            /* the caller's working directory, by its path; 0: none */
     uint32_t size;           /* bytes of the plan in use */
     uint32_t ambient[2];     /* NSX_RAISED: the sets to go back to */
     uint32_t inheritable[2]; /* NSX_RAISED: the set to go back to */
@@ -121,6 +122,7 @@ struct nsx_plan {
     uint64_t sigmask;        /* the caller's, restored before exec */
     uint64_t entry;          /* clone(entry): function and argument */
     uint64_t entry_arg;
+    char text[256]; /* of a failure: the missing interpreter, the file system's message */
 };
 
 /* The signature of a step, "" if there is no such op. */

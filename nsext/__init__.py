@@ -31,12 +31,32 @@ if _EVERYTHING:
     from ._clone import clone
     from ._clone_flags import CloneFlags
     from ._errors import SpawnError, UnsupportedError
+    from ._hostlike import hostlike
     from ._join import Fd
     from ._listing import NamespaceInfo, list_namespaces, namespace_tree
+    from ._mounts import (
+        Bind,
+        Cgroup2,
+        Dev,
+        Dir,
+        File,
+        Mask,
+        Mount,
+        MountSpec,
+        Mqueue,
+        Overlay,
+        Proc,
+        ReadOnly,
+        Remount,
+        Symlink,
+        Sysfs,
+        Tmpfs,
+    )
     from ._namespace import Namespace, Namespaces, namespaces
     from ._popen import Popen
     from ._process import Process
     from ._report import Finding, Report
+    from ._root import Root, open_in
     from ._run import (
         CompletedProcess,
         call,
@@ -66,25 +86,42 @@ else:
 
 
 __all__ = [
+    "Bind",
     "CalledProcessError",
+    "Cgroup2",
     "CloneFlags",
     "CompletedProcess",
     "DEVNULL",
+    "Dev",
+    "Dir",
     "Fd",
     "Finding",
+    "File",
+    "Mask",
+    "Mount",
+    "MountSpec",
+    "Mqueue",
     "Namespace",
     "NamespaceInfo",
     "Namespaces",
+    "Overlay",
     "PIPE",
     "Popen",
+    "Proc",
     "Process",
     "Report",
+    "ReadOnly",
+    "Remount",
+    "Root",
     "STDOUT",
     "Sandbox",
     "SpawnError",
     "SpawnTimeout",
     "SubprocessError",
+    "Symlink",
+    "Sysfs",
     "TimeoutExpired",
+    "Tmpfs",
     "UnsupportedError",
     "Usage",
     "__version__",
@@ -97,9 +134,11 @@ __all__ = [
     "create_subprocess_shell",
     "getoutput",
     "getstatusoutput",
+    "hostlike",
     "list_namespaces",
     "namespace_tree",
     "namespaces",
+    "open_in",
     "open_process",
     "pidfd_open",
     "run",

@@ -36,6 +36,8 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0, exact: bool = Fal
     caller's own, for good.  Groups go with it.
 
     oom_score_adj is set for all who share the memory.
+    In a root of somebody else's files, or among mounts of them, "#!/proc/self/exe" is the same
+    threat; and what is mounted may take long.
 
     A paused child and an init would share the caller's memory for as long as they live, where
     the OOM killer takes all who share it.  The wait for the caller's death starts before exec.
@@ -51,7 +53,7 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0, exact: bool = Fal
         return "helper"
     if spec.oom_score_adj is not None:
         return "helper"
-    if paused or exact or spec.init or spec.kill_on_parent_exit:
+    if paused or exact or spec.init or spec.kill_on_parent_exit or has_mounts(spec):
         return "helper"
     return "inline"
 
@@ -179,11 +181,30 @@ def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
         steps.append(("loopback",))
     if new & _flags.NEWNS:
         propagation = spec.propagation or "private"
+        if has_mounts(spec):
+            steps += _mounted_steps(spec, propagation)
+            return steps
         if propagation != "unchanged":
             steps.append(("propagation", _PROPAGATION[propagation]))
         fresh = bool(new & _flags.NEWPID) if spec.proc is None else spec.proc
         if fresh:
             steps.append(("mount_proc", b"/proc"))
+    return steps
+
+
+def has_mounts(spec: Spec) -> bool:
+    """Does *spec* lay out a file system of its own?"""
+    return spec.root is not None or bool(spec.mounts)
+
+
+def _mounted_steps(spec: Spec, propagation: str) -> list[Step]:
+    """The mounts, of which none is shared with others while they are made."""
+    from ._compile_mounts import mount_steps
+
+    steps: list[Step] = [("propagation", MS_SLAVE if propagation == "slave" else MS_PRIVATE)]
+    steps += mount_steps(spec)
+    if propagation == "shared":
+        steps.append(("propagation", MS_SHARED))
     return steps
 
 

@@ -6,6 +6,7 @@ import os
 import struct
 
 from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE
+from ._describe_mounts import MOUNT_TARGETS, describe_mount, describe_mount_failure
 from ._flags import kind_names
 from ._privilege_words import describe_privilege, describe_privilege_failure
 from ._scheduling import ionice_words, scheduler_words
@@ -69,8 +70,11 @@ def _cpus(mask: bytes) -> list[int]:
     return [cpu for cpu in range(len(words) * bits) if words[cpu // bits] >> cpu % bits & 1]
 
 
-def describe(step: Step) -> str:
-    """Return what *step* does, in words: "mount proc on /proc"."""
+def describe(step: Step, steps: tuple[Step, ...] = ()) -> str:
+    """Return what *step* does, in words: "mount proc on /proc".
+
+    steps: those that it is one of, for the names of its sources.
+    """
     name, args = step[0], step[1:]
     if name in _PLAIN:
         return _PLAIN[name]
@@ -125,24 +129,28 @@ def describe(step: Step) -> str:
             return f"chdir to {os.fsdecode(target)}"
         case "umask", (mask,):
             return f"set umask {mask:03o}"
-    words = describe_privilege(step)
+    words = describe_privilege(step) or describe_mount(step, steps)
     assert words is not None, step
     return words
 
 
-def describe_failure(step: Step, aux: int) -> str:
+def describe_failure(step: Step, aux: int, steps: tuple[Step, ...] = ()) -> str:
     """As describe(), with the part of the step that failed where that says more."""
     name = step[0]
     if name == "fds" or (name == "helper" and aux > 0):
         return f"pass file descriptor {aux}" if aux >= 0 else "close file descriptors"
     if name == "join" and aux > 0:
         return f"join {kind_names(aux)} namespace"
+    if name in MOUNT_TARGETS or name == "pivot":
+        return describe_mount_failure(step, aux, steps)
     part = _PARTS.get((name, aux)) or describe_privilege_failure(step, aux)
-    return part or describe(step)
+    return part or describe(step, steps)
 
 
 def step_path(step: Step) -> str | None:
     """The file that *step* is about, or None."""
-    if step[0] in ("mount_proc", "chdir"):
+    if step[0] in ("chdir", "mount_proc"):
         return os.fsdecode(step[1])
+    if step[0] in MOUNT_TARGETS:
+        return os.fsdecode(step[1 + MOUNT_TARGETS[step[0]]]) or None
     return _PATHS.get(step[0])

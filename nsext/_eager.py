@@ -15,8 +15,11 @@ import struct
 
 from . import (
     _clone_flags,
+    _compile_mounts,
     _describe,
+    _handed,
     _hints,
+    _hints_mounts,
     _join,
     _timeout,
     _usage,

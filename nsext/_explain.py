@@ -23,6 +23,6 @@ def explain(spec: Spec, args: Iterable[object]) -> str:
     new = kind_names(compiled.clone_flags)
     lines = [f"body: {body}", f"clone{f' with new {new}' if new else ''}"]
     for step in compiled.steps[:-1]:
-        lines.append(describe(step))
+        lines.append(describe(step, compiled.steps))
     lines.append(f"exec {' '.join(map(str, args))}")
     return "\n".join(lines)

@@ -70,7 +70,7 @@ def step_hint(name: str, number: int, new: int) -> str | None:
         return "/proc is not mounted"
     if name == "join" and number == errno.EPERM:
         return "joining needs CAP_SYS_ADMIN in the user namespace that owns it; join that, too"
-    if name == "propagation" and number == errno.EINVAL:
+    if name in ("propagation", "pivot") and number == errno.EINVAL:
         return _causes.NO_MOUNT_POINT
     if name == "relay":
         return clone_hint(number, 0)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypedDict
 from ._fds import HasFileno
 from ._flags import Kinds
 from ._join import Joins
+from ._mounts import MountSpec
 from ._spec import (
     Capabilities,
     IdMap,
@@ -37,6 +38,8 @@ class NamespaceFields(TypedDict, total=False):
     loopback: bool | None
     propagation: Propagation | None
     proc: bool | None
+    root: StrOrBytesPath | MountSpec | None
+    mounts: Sequence[MountSpec]
     rlimits: Rlimits
     affinity: Iterable[int] | None
     nice: int | None

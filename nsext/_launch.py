@@ -7,7 +7,7 @@ import os
 from _thread import get_native_id
 
 from . import _flags, _native
-from ._compile import body_of, compile
+from ._compile import body_of, compile, has_mounts
 from ._spec import FIELDS, Spec, check_names, has_names
 
 TYPE_CHECKING = False
@@ -197,7 +197,7 @@ def launch(
             plan = plan_of(spec, restore_signals, None, paused, 0, exact)
             # Where a spawn needs anything prepared, its plan must not get here: spawn() takes a
             # bare one straight to C.
-            if restore_signals and spec._plans.get(True) is plan:
+            if restore_signals and spec._plans.get(True) is plan and not has_mounts(spec):
                 spec._plans[BARE] = plan
         else:
             plan = known
@@ -206,7 +206,11 @@ def launch(
 
         opened = open_joins(spec.join, int(spec.new))  # type: ignore[arg-type]
         joins = tuple(opened.pairs)
+    handed = None
     try:
+        if has_mounts(spec):
+            handed = _hand(spec, close_fds)
+            joins = (*handed.pairs, *joins)
         if opened is not None:
             check_names(spec, int(opened.kinds))
             plan = plan_of(spec, restore_signals, None, paused, int(opened.kinds), exact)
@@ -226,25 +230,40 @@ def launch(
     finally:
         if opened is not None:
             opened.close()
+        if handed is not None:
+            handed.close()
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout)
     return plan
 
 
+def _hand(spec: Spec, close_fds: bool) -> Any:
+    """The descriptors of mount specs."""
+    from ._handed import Handed
+
+    if spec.root is not None and not close_fds:
+        raise ValueError(
+            "close_fds=False with root=: a descriptor of a directory leads out of the root; name "
+            "those to pass in pass_fds or fd_map"
+        )
+    return Handed(spec)
+
+
 def fail(
-    failure: tuple[str, int, int, int, int],
+    failure: tuple[str, int, int, int, int, bytes],
     plan: Plan,
     spec: Spec,
     executable: Any,
     args: Any,
     timeout: float | None,
 ) -> NoReturn:
-    """Raise what C reported as (kind, step, errno, aux, signal)."""
+    """Raise what C reported as (kind, step, errno, aux, signal, text)."""
     from ._describe import describe, describe_failure, step_path
     from ._errors import SpawnError, make_error
     from ._hints import clone_hint, killed_hint, step_hint
+    from ._hints_mounts import MOUNT_STEPS, file_hint, mount_hint
 
-    kind, index, number, aux, signum = failure
+    kind, index, number, aux, signum, text = failure
     if kind == "clone":
         raise SpawnError(
             number,
@@ -256,23 +275,31 @@ def fail(
     step = plan.compiled.steps[index]
     name = step[0]
     stage: Any = _native.STEPS[name][0]
-    words = describe_failure(step, aux) if kind == "step" else describe(step)
+    steps = plan.compiled.steps
+    words = describe_failure(step, aux, steps) if kind == "step" else describe(step, steps)
     state = {"stage": stage, "step": words, "path": step_path(step)}
     if kind == "timeout":
         from ._timeout import SpawnTimeout
 
-        text = f"not done within {timeout} seconds"
-        raise SpawnTimeout(errno.ETIMEDOUT, text, cmd=args, timeout=timeout or 0.0, **state)
+        late = f"not done within {timeout} seconds"
+        raise SpawnTimeout(errno.ETIMEDOUT, late, cmd=args, timeout=timeout or 0.0, **state)
     if kind == "killed":
-        text = f"the child was killed by {_signal_name(signum)}"
-        raise SpawnError(errno.ECHILD, text, hint=killed_hint(signum), **state)
+        killed = f"the child was killed by {_signal_name(signum)}"
+        raise SpawnError(errno.ECHILD, killed, hint=killed_hint(signum), **state)
     filename = None
     if stage == "exec":
         filename = executable
-        state["path"] = os.fsdecode(executable)
+        state["path"] = os.fsdecode(text or executable)
+        hint = file_hint(os.fsdecode(text), number, spec)
     elif stage == "cwd":
-        filename = spec.cwd
-    hint = None if filename is not None else step_hint(name, number, int(spec.new))  # type: ignore[arg-type]
+        filename = os.getcwd() if name == "reenter" else spec.cwd
+        state["path"] = os.fsdecode(filename or "")
+        hint = file_hint("", number, spec)
+    elif has_mounts(spec) and name in MOUNT_STEPS:
+        hint = mount_hint(step, number, aux, spec, os.fsdecode(text))
+        hint = hint or step_hint(name, number, int(spec.new))  # type: ignore[arg-type]
+    else:
+        hint = step_hint(name, number, int(spec.new))  # type: ignore[arg-type]
     raise make_error(number, os.strerror(number), filename, hint=hint, **state)
 
 

@@ -74,6 +74,8 @@ def _with_backstop(spec: Spec, cpu: float) -> Spec:
 class LimitedPopen(Popen):
     """A Popen that can be measured exactly, with a backstop for its CPU time."""
 
+    _keeps_root = False
+
     _exact = True
 
     def __init__(self, *args: Any, cpu_limit: float | None, **kwargs: Any) -> None:

@@ -17,9 +17,10 @@ from ._errors import SpawnError
 from ._fds import table
 from ._flags import Kinds, parse_kinds
 from ._launch import UNSET, fail, launch, resolve
-from ._namespace import Namespaces, namespaces
+from ._namespace import Namespace, Namespaces, namespaces
 from ._pids import child_with_inner_pid
 from ._process import PidfdChild
+from ._root import Root
 from ._spec import Spec
 from ._usage import Usage, usage_of
 from ._wait_async import readable
@@ -87,6 +88,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _exact = False
     _begun = 0
     _ended: bytes | None = None
+    _keeps_root = True  # not for run() and its kin, who return none
+    _root: Root | None = None
 
     def __init__(
         self,
@@ -321,14 +324,14 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             restore_signals,
             self._spawn_timeout,
             self,
-            self._pause or bool(self._hold) or self._tty >= 0,
+            self._stops(),
             self._patience,
             self._exact,
         )
         self._executable = executable
         if self._pidfd >= 0:
             self._child_created = True
-            if self._pause or self._hold or self._tty >= 0:
+            if self._stops():
                 self._at_checkpoint()
         # Else it is busy yet, and who has set _patience awaits _finish().
         if streams:
@@ -337,6 +340,11 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             )
         else:  # there are none; 10 us, since all that it would run is cold
             self._closed_child_pipe_fds = True
+
+    def _stops(self) -> bool:
+        """Has the child to wait at its checkpoint?"""
+        kept = self._keeps_root and self._spec.root is not None
+        return self._pause or bool(self._hold) or self._tty >= 0 or kept
 
     async def _finish(self, sleep: Callable[[float], Awaitable[object]]) -> None:
         """Wait for a set-up that has outlasted _patience; when that is cancelled, kill it."""
@@ -351,7 +359,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 if failure is not None:
                     fail(failure, self._plan, self._spec, self._executable, self.args, timeout)
             self._child_created = True
-            if self._pause or self._hold or self._tty >= 0:
+            if self._stops():
                 self._at_checkpoint()
         except BaseException:
             self._drop()
@@ -393,12 +401,30 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 hint="an ordinary user may not look into a child that has joined a user namespace",
             ) from None
 
+    def _holds_root(self) -> bool:
+        held = self._pause or bool(self._hold & _flags.NEWNS)
+        return held or (self._keeps_root and self._spec.root is not None)
+
+    def _open_root(self) -> Root:
+        try:
+            return Root._of(self.pid, Namespace.of(self, "mnt"))
+        except OSError as error:
+            raise SpawnError(
+                error.errno or 0,
+                error.strerror or "",
+                stage="setup",
+                step="open the root of the child",
+                path=error.filename,
+            ) from None
+
     def _at_checkpoint(self) -> None:
         """The child is set up, and waits: hold what shall be held."""
         self._paused = True
         try:
             if self._pause or self._hold:
                 self._namespaces = self._open_namespaces()
+            if self._holds_root():
+                self._root = self._open_root()
             if self._tty >= 0:
                 _set_foreground(self._tty, self.program_pid)
             if not self._pause:
@@ -409,6 +435,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 self._wait(None)
             if self._namespaces is not None:
                 self._namespaces.close()
+            if self._root is not None:
+                self._root.close()
             raise
 
     def __del__(self, _del: Any = subprocess.Popen.__del__, _close: Any = os.close) -> None:
@@ -492,6 +520,15 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         if self._namespaces is None:
             self._namespaces = namespaces(self)
         return self._namespaces
+
+    @property
+    def root(self) -> Root | None:
+        """The child's root directory, taken before its program started: see open_in().
+
+        Kept with root=, paused=True and hold="mnt", until it is closed or this is dropped; else
+        None.
+        """
+        return self._root
 
     def _refuse_paused(self) -> None:
         if self._paused:

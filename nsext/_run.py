@@ -11,6 +11,12 @@ from ._popen import Popen
 from ._usage import Usage, usage_of
 
 
+class _Popen(Popen):
+    """Of whom nobody can ask for the root directory."""
+
+    _keeps_root = False
+
+
 class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
     """As subprocess.CompletedProcess: args, returncode, stdout, stderr; and how it went."""
 
@@ -71,7 +77,7 @@ def run(
     if cpu_time_limit is not None or wall_time_limit is not None or output_limit is not None:
         limits = limits_of(cpu_time_limit, wall_time_limit, output_limit)
         return _run_limited(limits, popenargs, input, timeout, check, kwargs)
-    with Popen(*popenargs, **kwargs) as process:
+    with _Popen(*popenargs, **kwargs) as process:
         try:
             stdout, stderr = process.communicate(input, timeout=timeout)
         except TimeoutExpired:
@@ -129,7 +135,7 @@ def call(*popenargs: Any, timeout: float | None = None, **kwargs: Any) -> int:
     """Run a program to its end and return its return code.  As subprocess.call."""
     if timeout is not None:
         kwargs.setdefault("spawn_timeout", timeout)
-    with Popen(*popenargs, **kwargs) as process:
+    with _Popen(*popenargs, **kwargs) as process:
         try:
             return process.wait(timeout=timeout)
         except BaseException:

@@ -32,7 +32,10 @@ class Sandbox(Spec):
     propagation: of the mounts in a new mount namespace: "private" (the default), "slave",
         "shared", "unchanged".  See mount_namespaces(7).
     proc: mount a fresh /proc; None: iff pid and mnt are new.
-    cwd, env, umask, start_new_session, process_group: as in subprocess.Popen.
+    root: the root directory: a path (read-only), or Bind, Overlay, Tmpfs or Mount without a target.
+    mounts: mount specs, done in their order: Bind, Tmpfs, Dev, Proc, ReadOnly, File ...
+    cwd, env, umask, start_new_session, process_group: as in subprocess.Popen; with root the cwd
+        is /, with mounts the caller's path entered anew.
     rlimits: {name: limit or (soft, hard)}; limits are ints, "64m", "unlimited".  See
         getrlimit(2).
     affinity: CPU numbers.  See sched_setaffinity(2).

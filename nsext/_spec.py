@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._flags import Kinds
     from ._join import Joins
     from ._keywords import SandboxFields
+    from ._mounts import MountSpec
 
 StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 IdMap: TypeAlias = "Literal['root', 'self'] | int | Sequence[tuple[int, int, int]]"
@@ -48,6 +49,8 @@ class Spec(_Kept):
     loopback: bool | None = None
     propagation: Propagation | None = None
     proc: bool | None = None
+    root: StrOrBytesPath | MountSpec | None = None
+    mounts: Sequence[MountSpec] = ()
     cwd: StrOrBytesPath | None = None
     env: Mapping[Any, Any] | None = None
     user: int | str | None = None
@@ -80,6 +83,8 @@ class Spec(_Kept):
                 object.__setattr__(self, name, normal(value))
         _check_namespaces(self)
         _check_privileges(self)
+        if self.root is not None or self.mounts:
+            _check_mounts(self)
         check_names(self, 0 if self.join is None else self.join.kinds)  # type: ignore[union-attr]
 
     def _given(self) -> dict[str, Any]:
@@ -167,6 +172,21 @@ def _process_group(value: Any) -> int | None:
     return None if number == -1 else number
 
 
+# Those who mount nothing do without the module of mount specs.
+def _root(value: Any) -> Any:
+    from . import _mounts
+
+    return _mounts.root(value)
+
+
+def _mount_specs(value: Any) -> tuple[MountSpec, ...]:
+    if value == ():
+        return ()
+    from . import _mounts
+
+    return _mounts.mounts(value)
+
+
 _NORMAL: dict[str, Any] = {
     "new": parse_kinds,
     "join": _normal_join,
@@ -178,6 +198,8 @@ _NORMAL: dict[str, Any] = {
     "loopback": _truth,
     "propagation": _one_of("propagation", "private", "slave", "shared", "unchanged"),
     "proc": _truth,
+    "root": _root,
+    "mounts": _mount_specs,
     "cwd": lambda value: _values.path(value, "cwd"),
     "env": _values.environment,
     "user": lambda value: _values.identity(value, "user"),
@@ -213,6 +235,8 @@ _NEEDS: tuple[tuple[str, int], ...] = (
     ("gid_map", _flags.NEWUSER),
     ("propagation", _flags.NEWNS),
     ("proc", _flags.NEWNS),
+    ("root", _flags.NEWNS),
+    ("mounts", _flags.NEWNS),
 )
 
 
@@ -223,7 +247,7 @@ def _check_namespaces(spec: Spec) -> None:
         raise ValueError(f"{kind_names(both)} stands in new= and in join=")
     for name, flag in _NEEDS:
         value = getattr(spec, name)
-        asked = value is not None and value is not False and value != {} and value != "unchanged"
+        asked = value is not None and value is not False and value not in ({}, (), "unchanged")
         if asked and not flags & flag:
             kind = kind_names(flag)
             raise ValueError(f"{name}= needs a new {kind} namespace: add {kind!r} to new=")
@@ -235,6 +259,26 @@ def _check_privileges(spec: Spec) -> None:
         more = [name for name in spec.ambient if name not in spec.capabilities]
         if more:
             raise ValueError(f"ambient: {' '.join(more)} is missing in capabilities=")
+
+
+def _check_mounts(spec: Spec) -> None:
+    """Refuse what is known to fail, or to be seen outside."""
+    from ._mounts import Proc, missing_kind
+
+    new = int(spec.new)  # type: ignore[arg-type]
+    if spec.propagation == "unchanged":
+        raise ValueError(
+            'propagation="unchanged" with root= or mounts=: the mounts would be seen outside'
+        )
+    if not new & _flags.NEWUSER:
+        return
+    for item in (*spec.mounts, *((Proc(),) if spec.proc else ())):
+        kind = missing_kind(item)
+        if kind is not None and not new & _flags.BY_KIND[kind]:
+            raise ValueError(
+                f"{item!r} in a new user namespace needs a new {kind} namespace: "
+                f"add {kind!r} to new="
+            )
 
 
 def has_names(spec: Spec) -> bool:

@@ -345,6 +345,8 @@ _NUMBERS = {  # name: (x86_64, aarch64); those since Linux 5.1 have one number e
     "clone": (56, 220),
     "execveat": (322, 281),
     "prctl": (157, 167),
+    "pivot_root": (155, 41),
+    "prlimit64": (302, 261),
     "setgroups": (116, 159),
     "setresgid": (119, 149),
     "setresuid": (117, 147),

@@ -35,6 +35,9 @@ HEADERS = """
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <linux/openat2.h>
 #include <sys/signalfd.h>
 #include <linux/magic.h>
 #include <linux/prctl.h>
@@ -73,7 +76,23 @@ SPECIAL = {
     "SFD_CLOEXEC_NONBLOCK": "(SFD_CLOEXEC | SFD_NONBLOCK)",
     "SOCK_DGRAM_CLOEXEC": "(SOCK_DGRAM | SOCK_CLOEXEC)",
 }
+SPECIAL |= {
+    "DIRECTORY": "(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)",
+    "F_DIRECTORY": "(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)",
+    "KEPT_ST_FLAGS": "(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME)",
+    "NONBLOCK_": "O_NONBLOCK",
+    "WRITE_NEW": "(O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)",
+}
+SPECIAL |= dict.fromkeys(["MAX_BELOW", "MAX_DEPTH", "MAX_LINKS", "MAX_PATH", "MAX_RACES"])
+SPECIAL |= dict.fromkeys(["PATH_SIZE", "SOURCE_CLASSIC", "SOURCE_FD", "SOURCE_MISSING"])
 CHILD = sorted([*(CSRC / "child").glob("*.c"), *(CSRC / "helper").glob("*.c")])
+CHILD.append(CSRC / "helper" / "fs.h")
+# csrc/sys_mount.h: likewise.
+MOUNT = {
+    "NSX_OPEN_TREE_CLOEXEC": "O_CLOEXEC",
+    "NSX_STATX_BASIC": "STATX_BASIC_STATS",
+    "NSX_SYS_MOUNT_H": None,
+}
 
 
 def defines(path, pattern):
@@ -94,6 +113,9 @@ def values(tmp_path_factory):
     ours = {f"abi.h {name}": (name, theirs) for name, theirs in abi().items() if theirs}
     for name in defines(CSRC / "sys.h", r"NSX_(?:AT|O)_\w+"):
         ours[f"sys.h {name}"] = (name, name.removeprefix("NSX_"))
+    for name in defines(CSRC / "sys_mount.h", r"NSX_\w+"):
+        if theirs := MOUNT.get(name, name.removeprefix("NSX_")):
+            ours[f"sys_mount.h {name}"] = (name, theirs)
     for file in CHILD:
         for name, text in defines(file, r"\w+").items():
             theirs = SPECIAL.get(name, name.removesuffix("_"))
@@ -107,7 +129,9 @@ def values(tmp_path_factory):
         ours[f"_compile.{name}"] = (f"{getattr(_compile, name)}", name)
     source = [
         HEADERS,
-        f'#include "{CSRC / "sys.h"}"',
+        f'#include "{CSRC / "sys_mount.h"}"',
+        f'#include "{CSRC / "plan.h"}"',
+        f'#include "{CSRC / "helper" / "fs.h"}"',
         "struct pair { long long a, b; int known; };",
     ]
     source.append("struct pair pairs[] = {")
@@ -153,7 +177,7 @@ def test_every_constant_of_the_child_is_compared():
 
 def test_system_call_numbers():
     """Those since Linux 5.1 are written out; they are the same on every architecture."""
-    text = (CSRC / "abi.h").read_text()
+    text = (CSRC / "abi.h").read_text() + (CSRC / "sys_mount.h").read_text()
     found = dict(re.findall(r"#define __NR_(\w+) (\d+)", text))
     assert found == {
         "pidfd_send_signal": "424",
@@ -161,6 +185,13 @@ def test_system_call_numbers():
         "clone3": "435",
         "close_range": "436",
         "listns": "470",
+        "open_tree": "428",
+        "move_mount": "429",
+        "fsopen": "430",
+        "fsconfig": "431",
+        "fsmount": "432",
+        "openat2": "437",
+        "mount_setattr": "442",
     }
     lines = [f"#ifdef SYS_{n}\nCHECK({n} {v} SYS_{n})\n#endif" for n, v in found.items()]
     source = HEADERS + "\n".join(lines) + "\n"
@@ -172,7 +203,7 @@ def test_system_call_numbers():
 def test_structures(tmp_path):
     """Layouts that the child's files spell out, against the headers'."""
     source = f"""{HEADERS}
-    #include "{CSRC}/abi.h"
+    #include "{CSRC}/sys_mount.h"
     #define SAME(a, x, b, y) _Static_assert(offsetof(a, x) == offsetof(b, y), #x)
     struct linux_dirent64 {{
         uint64_t inode; int64_t off; uint16_t size; uint8_t type; char name[];
@@ -184,6 +215,19 @@ def test_structures(tmp_path):
     SAME(struct interface_flags, flags, struct ifreq, ifr_flags);
     _Static_assert(sizeof(struct pollfd) == 8 && offsetof(struct pollfd, events) == 4, "pollfd");
     _Static_assert(POLLIN == 1, "POLLIN");
+    _Static_assert(sizeof(struct nsx_statx) == sizeof(struct statx), "statx");
+    SAME(struct nsx_statx, attributes, struct statx, stx_attributes);
+    SAME(struct nsx_statx, mode, struct statx, stx_mode);
+    SAME(struct nsx_statx, inode, struct statx, stx_ino);
+    SAME(struct nsx_statx, dev_major, struct statx, stx_dev_major);
+    SAME(struct nsx_statx, dev_minor, struct statx, stx_dev_minor);
+    #ifdef STATX_MNT_ID
+    SAME(struct nsx_statx, mount_id, struct statx, stx_mnt_id);
+    #endif
+    SAME(struct nsx_open_how, resolve, struct open_how, resolve);
+    #ifdef MOUNT_ATTR_SIZE_VER0
+    SAME(struct nsx_mount_attr, userns_fd, struct mount_attr, userns_fd);
+    #endif
     #ifdef CLONE_ARGS_SIZE_VER2
     _Static_assert(sizeof(struct nsx_clone_args) == CLONE_ARGS_SIZE_VER2, "clone_args");
     SAME(struct nsx_clone_args, exit_signal, struct clone_args, exit_signal);

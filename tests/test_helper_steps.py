@@ -16,6 +16,7 @@ from nsext import _native
 
 pytestmark = pytest.mark.usefixtures("root")
 
+# Those of the file system are in test_mount_steps.py.
 DONE, FAILED = {}, {}
 
 

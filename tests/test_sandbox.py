@@ -22,6 +22,8 @@ FULL = {
     "loopback": False,
     "propagation": "slave",
     "proc": False,
+    "root": nsext.Overlay(lower="/srv"),
+    "mounts": [nsext.Bind("/usr", noexec=True), nsext.Tmpfs("/tmp", size="1m")],
     "cwd": "/tmp",
     "env": {"A": "1", b"B": b"2"},
     "umask": 0o22,
@@ -162,7 +164,7 @@ def test_repr_shows_what_is_given_and_hides_the_environment():
 def test_repr_can_be_evaluated():
     fields = {name: value for name, value in FULL.items() if name != "env"}
     box = Sandbox(**fields)
-    assert eval(repr(box), {"Sandbox": Sandbox}) == box
+    assert eval(repr(box), vars(nsext)) == box
 
 
 def test_environment_is_a_snapshot():

@@ -33,6 +33,13 @@ struct nsx_child {
     const unsigned char *blob;
     struct nsx_hold *hold; /* the helper's; NULL inline */
     int32_t aux;           /* reported with an error: which part of the step */
+#ifdef NSX_HELPER
+    /* Of the file system's steps, between the first and the last of them. */
+    int32_t root_fd;       /* the root directory that paths are resolved in */
+    uint32_t first_source; /* index of the step */
+    int32_t umask;         /* the caller's */
+    uint64_t nofile[2];
+#endif
 };
 
 /* Every step: 0 or -errno. */

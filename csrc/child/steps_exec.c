@@ -4,6 +4,7 @@
 #define ENOENT_ 2
 #define ENOTDIR_ 20
 #define SIG_SETMASK_ 2
+#define NONBLOCK_ 04000L /* a FIFO is not waited for */
 
 /* struct sigaction as the kernel has it (on these architectures), zero:
  * SIG_DFL, no flags, empty mask. */
@@ -50,6 +51,71 @@ NSX_CHILD_CODE static void restore_mask(const struct nsx_plan *plan)
         sys_prlimit64(0, NSX_RLIMIT_CORE, plan->core);
 }
 
+/* A program that is there and yet ENOENT: its interpreter is not.  Which one that
+ * is stands in the file: after "#!", or in an ELF file's PT_INTERP.  See execve(2). */
+NSX_CHILD_CODE static void note_script(char *text, size_t size, const char *head, long length)
+{
+    long at = 2;
+    size_t used = 0;
+    while (at < length && (head[at] == ' ' || head[at] == '\t'))
+        at++;
+    while (at < length && head[at] > ' ' && used + 1 < size)
+        text[used++] = head[at++];
+    text[used] = 0;
+}
+
+struct elf_head {
+    unsigned char ident[16];
+    uint16_t type, machine;
+    uint32_t version;
+    uint64_t entry, program_headers, section_headers;
+    uint32_t flags;
+    uint16_t size, program_header_size, program_header_count;
+};
+
+struct program_header {
+    uint32_t type, flags;
+    uint64_t offset, address, physical, file_size, memory_size, align;
+};
+
+#define PT_INTERP_ 3
+
+NSX_CHILD_CODE static void note_elf(char *text, size_t size, long fd, const struct elf_head *elf)
+{
+    struct program_header header;
+    for (uint16_t i = 0; i < elf->program_header_count; i++) {
+        const uint64_t at = elf->program_headers + (uint64_t)i * sizeof header;
+        if (nsx_syscall(__NR_pread64, fd, NSX_P(&header), sizeof header, (long)at, 0, 0) !=
+            (long)sizeof header)
+            return;
+        if (header.type != PT_INTERP_ || header.file_size == 0 || header.file_size > size)
+            continue;
+        nsx_syscall(__NR_pread64, fd, NSX_P(text), (long)header.file_size, (long)header.offset, 0,
+                    0);
+        text[header.file_size - 1] = 0;
+        return;
+    }
+}
+
+NSX_CHILD_CODE static void note_interpreter(struct nsx_plan *plan, const char *path)
+{
+    union {
+        struct elf_head elf;
+        char bytes[256];
+    } head;
+    const uint32_t magic = 0x464c457f; /* "\177ELF" */
+    const long fd = sys_openat(NSX_AT_FDCWD, path, NSX_O_RDONLY | NSX_O_CLOEXEC | NONBLOCK_);
+    if (fd < 0)
+        return;
+    const long size = nsx_syscall(__NR_pread64, fd, NSX_P(head.bytes), sizeof head.bytes, 0, 0, 0);
+    if (size > 2 && head.bytes[0] == '#' && head.bytes[1] == '!')
+        note_script(plan->text, sizeof plan->text, head.bytes, size);
+    else if (size > (long)sizeof head.elf && *(const uint32_t *)head.elf.ident == magic &&
+             head.elf.ident[4] == 2 /* 64 bit */)
+        note_elf(plan->text, sizeof plan->text, fd, &head.elf);
+    sys_close(fd);
+}
+
 /* As execvp(3) and subprocess search PATH: the first error that is not "not
  * there" is the one to tell. */
 NSX_CHILD_CODE long step_exec(struct nsx_child *child, const struct nsx_step *step)
@@ -69,6 +135,8 @@ NSX_CHILD_CODE long step_exec(struct nsx_child *child, const struct nsx_step *st
             child->aux = (int32_t)i;
         }
     }
+    for (uint32_t i = 0; !first && error == -ENOENT_ && i < plan->nexecs && !plan->text[0]; i++)
+        note_interpreter(plan, (const char *)path[i]);
     return first ? first : error;
 }
 

@@ -61,7 +61,7 @@ NSX_CHILD_CODE long step_join(struct nsx_child *child, const struct nsx_step *st
     for (int pass = 0; pass < 3; pass++) {
         for (uint32_t i = 0; i < plan->njoins; i++) {
             const int is_user = join[i].kind == NSX_CLONE_NEWUSER;
-            if (join[i].done || is_user != (pass == 1))
+            if (join[i].done || !join[i].kind || is_user != (pass == 1))
                 continue;
             error = join_one(child, &join[i]);
             if (error < 0 && !(pass == 0 && error == -EPERM_))

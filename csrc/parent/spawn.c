@@ -389,6 +389,10 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
         failure.error = end.status ? 0 : ECHILD;
         failure.signal = end.status;
     }
+    if (record.failed) {
+        memcpy(spawn->text, plan->text, sizeof spawn->text - 1);
+        spawn->text[sizeof spawn->text - 1] = 0;
+    }
     if (spawn->has_init) /* stopped, or hostile and only saying so: it goes */
         nsx_parent_signal(spawn->pidfd, SIGKILL);
     bury(spawn, 0);

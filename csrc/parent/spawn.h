@@ -46,6 +46,7 @@ struct nsx_spawn {
     int gate;    /* index of the step; -1: none */
     int relayed; /* pid and pidfd are the second clone's */
     struct nsx_failure failure;
+    char text[256]; /* that goes with it, as the child has left it; ends with NUL */
 };
 
 enum nsx_state nsx_parent_start(struct nsx_spawn *spawn);

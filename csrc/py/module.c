@@ -110,6 +110,8 @@ static PyMethodDef methods[] = {
      "The address in a PyCapsule, whatever its name."},
     {"unshare", FAST(native_unshare), METH_FASTCALL, "unshare(2) of the calling thread"},
     {"setns", FAST(native_setns), METH_FASTCALL, "setns(2) of the calling thread"},
+    {"resolve", FAST(native_resolve), METH_FASTCALL,
+     "resolve(root, path, flags) -> descriptor\n\nopenat2(2) with RESOLVE_IN_ROOT."},
     {"pidfd_open", FAST(native_pidfd_open), METH_FASTCALL, "pidfd_open(2)"},
     {"listns", native_listns, METH_O,
      "listns(kinds) -> [64-bit id, ...]\n\nlistns(2), since Linux 6.19; kinds 0: all."},

@@ -61,6 +61,7 @@ PyObject *native_send_signal(PyObject *module, PyObject *const *args, Py_ssize_t
 PyObject *native_capsule_pointer(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_unshare(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_setns(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_resolve(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_pidfd_open(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_listns(PyObject *module, PyObject *kinds);
 PyObject *native_open_ns(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DEFAULT_PATH "/bin:/usr/bin" /* os.defpath */
 
@@ -312,4 +313,20 @@ int plan_joins(struct nsx_slot **slot, PyObject *pairs)
     plan_of(slot)->joins = at;
     plan_of(slot)->njoins = (uint32_t)count;
     return 0;
+}
+
+/* Where the child's last look at the tree is to be from: only a path says that, and
+ * an unreachable directory has none. */
+int plan_cwd(struct nsx_slot **slot)
+{
+    char path[4096];
+    const struct nsx_blob *blob = (const void *)((const char *)plan_of(slot) + plan_of(slot)->blob);
+    uint32_t i = 0;
+    while (i < blob->nsteps && blob->step[i].op != NSX_OP_reenter)
+        i++;
+    if (i == blob->nsteps || !getcwd(path, sizeof path) || path[0] != '/')
+        return 0;
+    uint32_t at = append(slot, path, strlen(path) + 1);
+    plan_of(slot)->cwd = at;
+    return at ? 0 : -1;
 }

@@ -12,6 +12,7 @@ int plan_env(struct nsx_slot **slot, PyObject *env_or_none);
 int plan_execs(struct nsx_slot **slot, PyObject *executable); /* after plan_env */
 int plan_fds(struct nsx_slot **slot, PyObject *pairs, PyObject *close_fds);
 
+int plan_cwd(struct nsx_slot **slot);
 int plan_joins(struct nsx_slot **slot, PyObject *pairs); /* (fd, CLONE_NEW*) */
 
 #endif

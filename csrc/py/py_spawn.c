@@ -43,11 +43,12 @@ static PyObject *result_started(const struct nsx_spawn *spawn, PyObject *owner, 
     Py_RETURN_NONE;
 }
 
-/* (kind, step, errno, aux, signal) */
-static PyObject *result_failed(const char *kind, const struct nsx_failure *failure)
+/* (kind, step, errno, aux, signal, text) */
+static PyObject *result_failed(const char *kind, const struct nsx_failure *failure,
+                               const char *text)
 {
-    return Py_BuildValue("(siiii)", kind, failure->step, failure->error, failure->aux,
-                         failure->signal);
+    return Py_BuildValue("(siiiiy)", kind, failure->step, failure->error, failure->aux,
+                         failure->signal, text);
 }
 
 static void abort_spawn(struct nsx_spawn *spawn, int *step)
@@ -102,7 +103,7 @@ static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state, PyObject 
     return result_failed(failure->step < 0 ? "clone"
                          : failure->signal ? "killed"
                                            : "step",
-                         failure);
+                         failure, spawn->text);
 }
 
 /* How long to wait: until deadline, when the child is killed; until patience is
@@ -153,7 +154,7 @@ static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, P
         if (limits.deadline != NSX_FOREVER && nsx_now() >= limits.deadline) {
             struct nsx_failure failure = {.error = ETIMEDOUT};
             abort_spawn(spawn, &failure.step);
-            return result_failed("timeout", &failure);
+            return result_failed("timeout", &failure, "");
         }
         if (limits.patience != NSX_FOREVER && nsx_now() >= limits.patience) {
             spawn->busy = 1;
@@ -209,7 +210,7 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
     if (plan_blob(&spawn.slot, args[0]) < 0 || plan_argv(&spawn.slot, args[1]) < 0 ||
         plan_env(&spawn.slot, args[3]) < 0 || plan_execs(&spawn.slot, args[2]) < 0 ||
         plan_fds(&spawn.slot, args[4], args[5]) < 0 || plan_joins(&spawn.slot, args[8]) < 0 ||
-        plan_helper(state, &spawn.slot, args[7]) < 0) {
+        plan_helper(state, &spawn.slot, args[7]) < 0 || plan_cwd(&spawn.slot) < 0) {
         nsx_slot_put(spawn.pool, spawn.slot);
         return NULL;
     }

@@ -1,0 +1,216 @@
+/* The frame of the file system's steps: what they start from, the sources, and
+ * the change to the new root. */
+#include "fs.h"
+
+#define RLIMIT_NOFILE_ 7
+#define F_SETFD_ 2
+#define FD_CLOEXEC_ 1
+#define ESTALE_ 116
+#define PROC_SUPER_MAGIC_ 0x9fa0
+
+NSX_CHILD_CODE static long get_nofile(uint64_t limit[2])
+{
+    return nsx_syscall(__NR_prlimit64, 0, RLIMIT_NOFILE_, 0, NSX_P(limit), 0, 0);
+}
+
+/* The caller's /proc, for calls that know paths only; it may be missing where no
+ * such call is needed.  A join has opened it already. */
+NSX_CHILD_CODE static void open_proc(struct nsx_plan *plan)
+{
+    uint64_t status[16];
+    if (plan->proc_fd >= 0)
+        return;
+    long fd = sys_openat(NSX_AT_FDCWD, "/proc", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (sys_fstatfs(fd, status) < 0 || status[0] != PROC_SUPER_MAGIC_)
+        sys_close(fd);
+    else
+        plan->proc_fd = (int32_t)fd;
+}
+
+/* Descriptors are low: sources stay open until they have their place, so there may
+ * be more of them than the soft limit allows.  Back at the end. */
+NSX_CHILD_CODE long step_fs_begin(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)step;
+    child->first_source = child->plan->record.step + 1;
+    child->umask = (int32_t)sys_umask(0); /* modes are meant as they are said */
+    long error = get_nofile(child->nofile);
+    if (error < 0)
+        return error;
+    const uint64_t raised[2] = {child->nofile[1], child->nofile[1]};
+    error = sys_prlimit64(0, RLIMIT_NOFILE_, raised);
+    if (error < 0)
+        return error;
+    open_proc(child->plan);
+    long fd = sys_openat(NSX_AT_FDCWD, "/", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
+    child->root_fd = (int32_t)fd;
+    return fd < 0 ? fd : 0;
+}
+
+/* A handed descriptor is of a mount in the caller's mount namespace, of which this
+ * one has a copy: the same file there, found by its path and known by its inode. */
+NSX_CHILD_CODE static long open_handed(struct nsx_child *child, long handed)
+{
+    char path[PATH_SIZE];
+    struct fs_number number;
+    struct nsx_statx own, found;
+    const struct nsx_open_how how = {.flags = NSX_O_PATH | NSX_O_CLOEXEC,
+                                     .resolve = NSX_RESOLVE_NO_MAGICLINKS};
+    sys_fcntl(handed, F_SETFD_, FD_CLOEXEC_); /* the table may pass it on; else it goes there */
+    fs_number(handed, &number);
+    child->aux = PART_PROC;
+    const long size = sys_readlinkat(child->plan->proc_fd, number.path, path, sizeof path - 1);
+    if (size < 0)
+        return size;
+    path[size] = 0;
+    child->aux = PART_TARGET;
+    long error = sys_statx(handed, "", NSX_AT_EMPTY_PATH, &own);
+    long fd = error < 0 ? error : sys_openat2(NSX_AT_FDCWD, path, &how);
+    if (fd == -ENOSYS_)
+        fd = sys_openat(NSX_AT_FDCWD, path, NSX_O_PATH | NSX_O_CLOEXEC);
+    if (fd < 0)
+        return fd;
+    error = sys_statx(fd, "", NSX_AT_EMPTY_PATH, &found);
+    if (error >= 0 && (own.inode != found.inode || fs_device(&own) != fs_device(&found)))
+        error = -ESTALE_;
+    if (error >= 0)
+        return fd;
+    sys_close(fd);
+    return error;
+}
+
+/* A path through /proc/PID/fd, cwd or root would lead to descriptors that are to
+ * be closed, or out of here: whoever means one hands over the descriptor. */
+NSX_CHILD_CODE static long open_source(struct nsx_child *child, const struct nsx_step *step)
+{
+    const struct nsx_open_how how = {.flags = NSX_O_PATH | NSX_O_CLOEXEC,
+                                     .resolve = NSX_RESOLVE_NO_MAGICLINKS};
+    const char *path = child_string(child, step->arg[0]);
+    if (step->arg[1] & FS_HANDED) {
+        const struct nsx_join *handed = child_at(child->plan, child->plan->joins);
+        return open_handed(child, handed[step->arg[2]].fd);
+    }
+    child->aux = PART_TARGET;
+    long fd = sys_openat2(NSX_AT_FDCWD, path, &how);
+    if (fd == -ENOSYS_)
+        fd = sys_openat(NSX_AT_FDCWD, path, NSX_O_PATH | NSX_O_CLOEXEC);
+    return fd;
+}
+
+/* arg 0: path, 1: FS_*, 2: place in the table of handed descriptors.  Opened in the
+ * caller's view, before the first mount is made. */
+NSX_CHILD_CODE long step_source(struct nsx_child *child, const struct nsx_step *step)
+{
+    uint32_t *result = &fs_blob(child)->step[child->plan->record.step].result;
+    const uint64_t flags = step->arg[1];
+    if (flags & FS_HANDED && step->arg[2] >= child->plan->njoins)
+        return -EINVAL_;
+    long fd = open_source(child, step);
+    if ((fd == -ENOENT_ || fd == -ENOTDIR_) && flags & FS_OPTIONAL) {
+        *result = SOURCE_MISSING;
+        return 0;
+    }
+    if (fd < 0)
+        return fd;
+    *result = (uint32_t)fd | SOURCE_CLASSIC;
+    if (flags & FS_PLAIN)
+        return 0;
+    child->aux = PART_CLONE;
+    long tree = sys_open_tree(fd, "",
+                              NSX_AT_EMPTY_PATH | NSX_OPEN_TREE_CLONE | NSX_OPEN_TREE_CLOEXEC |
+                                  (flags & FS_RECURSIVE ? NSX_AT_RECURSIVE : 0));
+    if (tree == -ENOSYS_)
+        return 0;
+    sys_close(fd);
+    if (tree < 0)
+        return tree;
+    *result = (uint32_t)tree;
+    return 0;
+}
+
+/* The directory where the new root is on top of the old one, that of a root
+ * without a parent, which pivot_root(2) refuses: an initramfs.  There is nothing
+ * above it that a later chroot could lead out to. */
+NSX_CHILD_CODE static long change_initramfs(void)
+{
+    struct nsx_statx status;
+    long error = sys_statx(NSX_AT_FDCWD, "/", 0, &status);
+    if (error < 0)
+        return error;
+    /* Else the caller is in a chroot, whose host is above it. */
+    if (!(status.attributes & NSX_STATX_ATTR_MOUNT_ROOT))
+        return -EINVAL_;
+    return sys_chroot(".");
+}
+
+/* The old root is on top of the new one now, with whatever had been on top of it,
+ * and each of them would be one ".." away: until the new one is on top. */
+NSX_CHILD_CODE static long detach_old(const struct nsx_child *child)
+{
+    struct nsx_statx own, top;
+    long error = sys_statx(child->root_fd, "", NSX_AT_EMPTY_PATH, &own);
+    while (error >= 0) {
+        error = sys_umount2(".", NSX_MNT_DETACH);
+        if (error < 0)
+            break;
+        const long fd = fs_top_of_root();
+        if (fd < 0)
+            return fd;
+        error = sys_statx(fd, "", NSX_AT_EMPTY_PATH, &top);
+        sys_close(fd);
+        if (error >= 0 && top.mount_id == own.mount_id)
+            return 0;
+    }
+    return error;
+}
+
+/* The root is on top of the old one; they change places, and the old one goes. */
+NSX_CHILD_CODE long step_pivot(struct nsx_child *child, const struct nsx_step *step)
+{
+    char cwd[8];
+    (void)step;
+    child->aux = PART_ENTER;
+    long error = sys_fchdir(child->root_fd);
+    if (error < 0)
+        return error;
+    child->aux = 0;
+    error = sys_pivot_root(".", ".");
+    if (error == -EINVAL_) {
+        error = change_initramfs();
+    } else if (error >= 0) {
+        child->aux = PART_DETACH;
+        error = detach_old(child);
+    }
+    if (error < 0)
+        return error;
+    child->aux = PART_ENTER;
+    error = sys_chdir("/");
+    if (error < 0)
+        return error;
+    child->aux = PART_REACH;
+    error = nsx_syscall(__NR_getcwd, NSX_P(cwd), sizeof cwd, 0, 0, 0, 0);
+    return error < 0 ? error : cwd[0] == '/' ? 0 : -ENOENT_;
+}
+
+/* All that these steps have changed for themselves goes back. */
+NSX_CHILD_CODE long step_fs_end(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)step;
+    sys_close(child->root_fd);
+    if (child->plan->proc_fd >= 0)
+        sys_close(child->plan->proc_fd);
+    child->root_fd = child->plan->proc_fd = -1;
+    sys_umask(child->umask);
+    return sys_prlimit64(0, RLIMIT_NOFILE_, child->nofile);
+}
+
+/* The caller's working directory by its path, in the tree as it is now. */
+NSX_CHILD_CODE long step_reenter(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)step;
+    if (!child->plan->cwd) /* it has none */
+        return 0;
+    return sys_chdir(child_at(child->plan, child->plan->cwd));
+}
