@@ -402,8 +402,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             ) from None
 
     def _holds_root(self) -> bool:
-        held = self._pause or bool(self._hold & _flags.NEWNS)
-        return held or (self._keeps_root and self._spec.root is not None)
+        kept = self._keeps_root and self._spec.root is not None
+        return kept or bool(self._hold & _flags.NEWNS)
 
     def _open_root(self) -> Root:
         try:
@@ -525,9 +525,11 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     def root(self) -> Root | None:
         """The child's root directory, taken before its program started: see open_in().
 
-        Kept with root=, paused=True and hold="mnt", until it is closed or this is dropped; else
-        None.
+        Kept with root= and hold="mnt", and where it was asked for while paused, until it is closed
+        or this is dropped; else None.
         """
+        if self._root is None and self._paused:
+            self._root = self._open_root()
         return self._root
 
     def _refuse_paused(self) -> None:

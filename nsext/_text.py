@@ -48,8 +48,35 @@ def _limits(limits: Mapping[str, tuple[int, int]]) -> Any:
     }
 
 
+def _root(root: Any) -> Any:
+    from ._text_mounts import dump
+
+    return dump(root)
+
+
+def _mounts(mounts: Any) -> Any:
+    from ._text_mounts import dump
+
+    return [dump(spec) for spec in mounts]
+
+
 # Fields whose normal form is not plain already.
-_DUMP: dict[str, Any] = {"new": kind_names, "join": _join, "rlimits": _limits}
+_DUMP: dict[str, Any] = {
+    "new": kind_names,
+    "join": _join,
+    "root": _root,
+    "mounts": _mounts,
+    "rlimits": _limits,
+}
+
+
+def _load_mounts(values: dict[str, Any]) -> None:
+    from ._text_mounts import load
+
+    if "root" in values:
+        values["root"] = load(values["root"])
+    if isinstance(values.get("mounts"), (list, tuple)):
+        values["mounts"] = [load(spec) for spec in values["mounts"]]
 
 
 def to_dict(spec: Spec) -> dict[str, Any]:
@@ -70,7 +97,10 @@ def from_dict(values: Any) -> dict[str, Any]:
     unknown = sorted(str(name) for name in values if name not in FIELDS)
     if unknown:
         raise ValueError(f"no such field: {', '.join(unknown)}")
-    return dict(values)
+    fields = dict(values)
+    if "root" in fields or "mounts" in fields:
+        _load_mounts(fields)
+    return fields
 
 
 def to_toml(spec: Spec) -> str:

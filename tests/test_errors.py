@@ -87,10 +87,12 @@ def test_same_as_subprocess(case, tmp_path):
             assert os.fspath(ours.filename) == os.fspath(theirs.filename)
         else:
             assert (ours.filename, ours.filename2) == (theirs.filename, theirs.filename2)
-            assert str(ours) == str(theirs)
+            more = f" ({ours.hint})" if case == "missing interpreter" else ""
+            assert str(ours) == str(theirs) + more
         assert ours.args == theirs.args
         assert ours.stage == ("cwd" if "cwd" in keywords else "exec")
         assert ours.step and ours.path is not None
+        assert (ours.hint is not None) == (case == "missing interpreter")
 
 
 def test_spawn_raises_the_same(tmp_path):

@@ -11,13 +11,10 @@
 NSX_CHILD_CODE uint32_t fs_source(const struct nsx_child *child, uint64_t n)
 {
     const struct nsx_blob *blob = fs_blob(child);
-    for (uint32_t i = child->first_source; i < child->plan->record.step; i++) {
-        if (blob->step[i].op != NSX_OP_source)
-            break;
-        if (i - child->first_source == n)
-            return blob->step[i].result;
-    }
-    return SOURCE_MISSING;
+    const uint64_t at = child->first_source + n;
+    if (at >= child->plan->record.step || blob->step[at].op != NSX_OP_source)
+        return SOURCE_MISSING;
+    return blob->step[at].result;
 }
 
 NSX_CHILD_CODE long fs_top_of_root(void)
