@@ -8,8 +8,6 @@ from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ._privileges import Step
 
 # Which part of a step failed (csrc/helper/fs.h); {0} is what describe_mount() says of it.
@@ -25,6 +23,7 @@ _FS_PARTS = {
 _PIVOT_PARTS = {13: "enter the new root", 14: "detach the old root", 15: "look from the new root"}
 
 _FLAG_NAMES = ((1, "read-only"), (2, "nosuid"), (4, "nodev"), (8, "noexec"))
+
 
 def _flag_names(flags: int) -> str:
     return ", ".join(name for bit, name in _FLAG_NAMES if flags & bit)

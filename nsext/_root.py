@@ -86,7 +86,8 @@ def _directory(where: Any) -> int:
     root = getattr(where, "root", where)
     if root is None:
         raise ValueError(
-            f"the root of {where!r} was not kept: it is with root= or hold='mnt', or when asked for while paused"
+            f"the root of {where!r} was not kept: it is with root= or hold='mnt', or where it was "
+            f"asked for while paused"
         )
     return fileno(root)
 

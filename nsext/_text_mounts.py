@@ -53,7 +53,7 @@ def dump(spec: Any) -> Any:
 
 
 def load(value: Any) -> Any:
-    """A mount spec of plain values; what is none is left as it is.  Raises ValueError, TypeError."""
+    """A mount spec of plain values; anything else as it is.  Raises ValueError, TypeError."""
     if not isinstance(value, Mapping):
         return value
     given = dict(value)
@@ -63,7 +63,7 @@ def load(value: Any) -> Any:
         raise ValueError(f"a mount's type is one of {', '.join(sorted(_CLASSES))}, not {name!r}")
     if "base64" in given:
         given["content"] = base64.b64decode(given.pop("base64"), validate=True)
-    known = {field.name for field in fields(cls)}
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(str(key) for key in given if key not in known)
     if unknown:
         raise ValueError(f"{name}: no such field: {', '.join(unknown)}")

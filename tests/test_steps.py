@@ -44,8 +44,8 @@ def fails(step):
 def test_every_step_has_both():
     import test_attribute_steps
     import test_helper_steps
-    import test_privilege_steps
     import test_mount_steps  # noqa: F401, which adds to those of test_helper_steps
+    import test_privilege_steps
 
     for kind in ("DONE", "FAILED"):
         marked = [*globals()[kind]]
