@@ -49,7 +49,7 @@ lint: build $(VENV)/.lint $(VENV)/.wheel ## style, types and warnings of Python,
 	mypy nsext tests/typing
 	@# Where there is a stub mypy reads nothing else: so once more, the sources.
 	@rm -rf build/lint && mkdir -p build/lint/nsext
-	@cp nsext/*.py nsext/_native.pyi build/lint/nsext
+	@cp -r nsext/*.py nsext/_cli nsext/_native.pyi build/lint/nsext
 	cd build/lint && mypy --config-file $(CURDIR)/pyproject.toml nsext
 	$(PY) -m mypy.stubtest nsext --concise --allowlist tools/stubtest.allow
 	clang-format --dry-run -Werror $(C_FILES)

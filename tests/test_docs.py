@@ -94,6 +94,7 @@ def test_every_page_has_been_read():
     assert {page.name for page in PAGES} >= {
         "README.md",
         "api.md",
+        "cli.md",
         "design.md",
         "errors.md",
         "from-subprocess.md",

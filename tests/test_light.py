@@ -59,6 +59,26 @@ def test_the_command_imports_what_a_spawn_needs(tmp_path):
     assert not loaded & HEAVY, "imported at the start of every nsext command"
 
 
+def test_nsext_run_imports_what_it_needs(tmp_path):
+    code = """if True:
+    from nsext._cli import script
+    script()
+    """
+    (tmp_path / "nsext").write_text(code)
+    words = ["run", "--new", "pid,uts", "--hostname", "x", "--nice=5", "--init", "true"]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-S", tmp_path / "nsext", *words],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "nsext._cli.supervise" in loaded
+    assert not loaded & HEAVY, "imported at the start of every nsext run"
+
+
 def test_a_script_of_the_same_name_has_everything(tmp_path):
     code = """if True:
     import nsext

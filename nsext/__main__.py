@@ -1,0 +1,5 @@
+"""python -m nsext."""
+
+from ._cli import script
+
+script()

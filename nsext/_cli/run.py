@@ -1,0 +1,140 @@
+"""``nsext run`` and ``nsext enter``: a transparent prefix of a program."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .._spec import Spec
+from . import FAILED
+from .options import FIELD_OPTIONS, RUN_OPTIONS, Option, UsageError, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+TIMED_OUT, NOT_EXECUTABLE, NOT_FOUND = 124, 126, 127
+
+_ONLY = Option("--only", "of these kinds alone", "KINDS", lambda words: " ".join(words))
+OPTIONS = {
+    "run": (*FIELD_OPTIONS, *RUN_OPTIONS),
+    "enter": (_ONLY, *(option for option in FIELD_OPTIONS if option.field != "join"), *RUN_OPTIONS),
+}
+
+
+def complain(text: str) -> None:
+    """A line on standard error, if there is one."""
+    try:
+        os.write(2, f"nsext: {text}\n".encode(errors="surrogateescape"))
+    except OSError:
+        pass
+
+
+def describe(given: dict[Option, Any], target: str | None) -> Spec:
+    """The description that the options give.  Raises TypeError, ValueError, OSError."""
+    options = {option.name: value for option, value in given.items()}
+    fields = {option.field: value for option, value in given.items() if option.field}
+    source = options.get("--from")
+    if source is not None:
+        from pathlib import Path
+
+        from .._text import from_toml
+
+        fields = {**from_toml(Path(source)), **fields}
+    if target is not None:
+        from .target import joins
+
+        fields["join"] = joins(target, options.get("--only"))
+    return Spec(**fields)
+
+
+def command(name: str, words: list[str]) -> int:
+    """Run the program that *words* give."""
+    if words[:1] in (["-h"], ["--help"]):
+        from .parser import command as show
+
+        return show([name, "--help"])
+    try:
+        given, argv = read(OPTIONS[name], words)
+        target = None
+        if name == "enter":
+            if not argv:
+                raise UsageError("a process or a namespace to enter: PID, PATH or NAME")
+            target, *argv = argv
+            given_after, argv = read(OPTIONS[name], argv)
+            given.update(given_after)
+            argv = argv or [os.environ.get("SHELL") or "/bin/sh"]
+        spec = describe(given, target)
+    except UsageError as error:
+        complain(f"{error}\nnsext: 'nsext {name} --help' tells more")
+        return FAILED
+    except (TypeError, ValueError, OSError) as error:
+        complain(str(error))
+        return FAILED
+    return _start(spec, {option.name: value for option, value in given.items()}, argv)
+
+
+def _start(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
+    if options.get("--write-toml") or options.get("--explain"):
+        return _show(spec, options, argv)
+    if not argv:
+        complain("no program to run\nnsext: 'nsext run --help' tells more")
+        return FAILED
+    if not any(option == "--kill-on-parent-exit" for option in options):
+        if not spec.kill_on_parent_exit:
+            spec = spec.replace(kill_on_parent_exit=True)
+    variables = options.get("--setenv")
+    if variables:
+        spec = spec.replace(env={**(os.environ if spec.env is None else spec.env), **variables})
+    timeout = options.get("--timeout")
+    from .supervise import run
+
+    try:
+        run(spec, argv, timeout, options.get("--pass-fds"))
+    except OSError as error:
+        return _failed(error)
+    except (KeyError, TypeError, ValueError) as error:
+        complain(str(error.args[0] if isinstance(error, KeyError) else error))
+        return FAILED
+
+
+def _failed(error: OSError) -> int:
+    """Say why there is no program; return the exit status."""
+    from .._errors import SpawnError
+
+    if not isinstance(error, SpawnError):
+        complain(str(error))
+        return FAILED
+    import errno
+
+    if error.errno == errno.ETIMEDOUT and (error.strerror or "").startswith("not done"):
+        return TIMED_OUT
+    if error.filename is not None:
+        complain(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    else:
+        complain(f"{error.step}: {error.strerror}")
+    if error.hint:
+        complain(f"hint: {error.hint}")
+    if error.stage != "exec":
+        return FAILED
+    return NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
+
+
+def _show(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
+    """--write-toml and --explain."""
+    try:
+        if options.get("--write-toml"):
+            if options.get("--setenv"):
+                raise ValueError("--setenv is no part of a description: say --env")
+            from .._text import to_toml
+
+            sys.stdout.write(to_toml(spec))
+        if options.get("--explain"):
+            from .._explain import explain
+
+            sys.stdout.write(explain(spec, argv or ["PROGRAM"]) + "\n")
+    except (TypeError, ValueError) as error:
+        complain(str(error))
+        return FAILED
+    return 0

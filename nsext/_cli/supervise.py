@@ -1,0 +1,207 @@
+"""Beside a program until it ends: signals, job control, exit status.
+
+The program is in nsext's own process group, as after exec: so the terminal and the shell treat it
+as theirs.  What the terminal sends to the group has reached it by then; what was sent to nsext
+alone is passed on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from .._proc import field
+from .._spawn import spawn
+from . import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from .._process import Process
+    from .._spec import Spec
+
+_SLICE = 0.01
+_PATIENCE = 1.0
+
+
+def _has(pid: int, names: tuple[str, ...], number: int) -> bool:
+    """Is the signal in one of these sets of the process: "SigCgt", "SigBlk", "SigIgn"?"""
+    try:
+        masks = [int(field(f"/proc/{pid}/status", name) or "0", 16) for name in names]
+    except OSError:
+        return True
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def is_stopped(pid: int) -> bool:
+    """Is the process stopped?"""
+    try:
+        return (field(f"/proc/{pid}/status", "State") or "").startswith("T")
+    except OSError:
+        return False
+
+
+class Supervisor:
+    """Waits for a program, and passes signals on to it."""
+
+    def __init__(self, process: Process, spec: Spec) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.own_group = not (spec.start_new_session or spec.process_group is not None)
+        self.first = process._is_first()
+        # An init that is PID 1 cannot stop with its program, as a subreaper does.
+        new_pid = int(spec.new) & 0x20000000  # type: ignore[arg-type]
+        self.hidden = bool(new_pid) and not self.first
+        self.watch_until = 0.0
+        self.watched_for = 0
+        self.was_stopped = False
+        self.ended_by = 0
+
+    def received(self, info: Any) -> None:
+        """Act on a signal that nsext has got."""
+        number = info.si_signo
+        if number == signals.SIGCHLD:
+            self.child_changed()
+        elif number == signals.SIGCONT:
+            self.continued()
+        else:
+            if not self.has_it_too(info):
+                self.process.send_signal(number)
+            self.do_as_by_default(number)
+            if self.hidden and number in signals.STOPPING:
+                self.watched_for = number
+                self.watch_until = time.monotonic() + _PATIENCE
+
+    def has_it_too(self, info: Any) -> bool:
+        """Has the signal reached the program by itself?"""
+        if not self.own_group:
+            return False
+        if info.si_code > 0:  # SI_KERNEL: from the terminal
+            return info.si_signo in signals.BY_TERMINAL
+        # From the program itself, as by kill(0, SIGTSTP).
+        return self.is_below(info.si_pid)
+
+    def is_below(self, pid: int) -> bool:
+        """Is the process the program, or one that it has started?"""
+        try:
+            while pid > 1:
+                if pid == self.pid:
+                    return True
+                pid = int(field(f"/proc/{pid}/status", "PPid") or 0)
+        except OSError:
+            pass  # it has ended
+        return False
+
+    def do_as_by_default(self, number: int) -> None:
+        """For a PID 1 without a handler the kernel drops the signal: do what it would do."""
+        if not self.first or number in signals.HARMLESS:
+            return
+        if _has(self.pid, ("SigCgt", "SigBlk", "SigIgn"), number):
+            return
+        if number in signals.STOPPING:
+            self.process.send_signal(signals.SIGSTOP)
+            self.stop(number)
+        else:
+            self.ended_by = number
+            self.process.kill()
+
+    def child_changed(self) -> None:
+        """SIGCHLD: has it been stopped?  Its end is seen by poll()."""
+        try:
+            result = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
+        except ChildProcessError:
+            return
+        if result is not None and result.si_code == os.CLD_STOPPED:
+            self.stop(result.si_status)
+
+    def stop(self, number: int) -> None:
+        """Stop as the program has, for the shell to see."""
+        self.was_stopped = True
+        signals.stop_by(number)
+
+    def continued(self) -> None:
+        """SIGCONT: from the shell to the group, or to nsext alone."""
+        if not self.was_stopped or is_stopped(self.program()):
+            self.process.send_signal(signals.SIGCONT)
+        self.was_stopped = False
+
+    def program(self) -> int:
+        """The program's process id: the only child of an init that is PID 1."""
+        if self.hidden:
+            from .._pids import child_with_inner_pid
+
+            try:
+                return child_with_inner_pid(self.pid, 2)
+            except OSError:
+                pass
+        return self.pid
+
+    def look(self) -> None:
+        """After Ctrl-Z nobody tells us that a program below an init stops: see for ourselves."""
+        if is_stopped(self.program()):
+            self.watch_until = 0.0
+            self.stop(self.watched_for)
+        elif time.monotonic() > self.watch_until:
+            self.watch_until = 0.0
+
+    def wait(self, deadline: float | None) -> int | None:
+        """Wait for the end; return the return code, None when the time is over."""
+        while True:
+            code = self.process.poll()
+            if code is not None:
+                return code
+            left = 3600.0 if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return None
+            if self.watch_until:
+                self.look()
+                left = min(left, _SLICE)
+            info = signals.wait(signals.WATCHED, left)
+            if info is not None:
+                self.received(info)
+
+
+def let_go() -> None:
+    """Close what nsext has inherited: it is the program's now, who may close it."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        try:
+            if fd < 3:
+                os.dup2(null, fd)
+            elif os.get_inheritable(fd):
+                os.close(fd)
+        except OSError:
+            pass  # the directory's own
+    os.close(null)
+
+
+def finish(code: int, ended_by: int = 0) -> NoReturn:
+    """End as the program has."""
+    if ended_by:
+        signals.die_by(ended_by)
+    if code < 0:
+        signals.die_by(-code)
+    os._exit(code)
+
+
+def run(spec: Spec, argv: list[str], timeout: float | None, pass_fds: list[int] | None) -> NoReturn:
+    """Run a program, and end as it does.  Raises what spawn() does, when there is no program."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    signals.interruptible()
+    if pass_fds is None and spec.root is not None:
+        pass_fds = []  # a descriptor of a directory would lead out of it
+    if pass_fds is None:
+        process = spawn(argv, sandbox=spec, close_fds=False, spawn_timeout=timeout)
+    else:
+        process = spawn(argv, sandbox=spec, pass_fds=pass_fds, spawn_timeout=timeout)
+    signals.block_all()
+    let_go()
+    supervisor = Supervisor(process, spec)
+    code = supervisor.wait(deadline)
+    if code is None:
+        process.kill()
+        process.wait()
+        os._exit(124)
+    finish(code, supervisor.ended_by)
