@@ -21,6 +21,34 @@ static inline __attribute__((always_inline)) long nsx_syscall(long nr, long a, l
     return x0;
 }
 
+/* As on x86_64. */
+static inline __attribute__((always_inline)) long nsx_arch_clone(long flags, void *top,
+                                                                 uint32_t *parent_tid,
+                                                                 uint32_t *child_tid,
+                                                                 void (*fn)(void *), void *arg)
+{
+    register long x8 __asm__("x8") = 220;
+    register long x0 __asm__("x0") = flags;
+    register void *x1 __asm__("x1") = top;
+    register uint32_t *x2 __asm__("x2") = parent_tid;
+    register long x3 __asm__("x3") = 0; /* no TLS */
+    register uint32_t *x4 __asm__("x4") = child_tid;
+    register void (*x5)(void *) __asm__("x5") = fn;
+    register void *x6 __asm__("x6") = arg;
+    __asm__ volatile("svc #0\n\t"
+                     "cbnz x0, 1f\n\t"
+                     "mov x29, #0\n\t"
+                     "mov x30, #0\n\t"
+                     "mov x0, x6\n\t"
+                     "blr x5\n\t"
+                     "brk #1\n"
+                     "1:"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5), "r"(x6)
+                     : "memory", "cc");
+    return x0;
+}
+
 /* As on x86_64.  Only x0 changes over a system call. */
 #define NSX_ARCH_CLONE3_ASM                                                                        \
     "    .text\n"                                                                                  \

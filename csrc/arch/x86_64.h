@@ -18,6 +18,34 @@ static inline __attribute__((always_inline)) long nsx_syscall(long nr, long a, l
     return ret;
 }
 
+/* clone(2) of a child on a stack of its own (top: aligned to 16), which calls
+ * fn(arg); that does not return.  Inlined, so that its system call lies where its
+ * caller does. */
+static inline __attribute__((always_inline)) long nsx_arch_clone(long flags, void *top,
+                                                                 uint32_t *parent_tid,
+                                                                 uint32_t *child_tid,
+                                                                 void (*fn)(void *), void *arg)
+{
+    register uint32_t *r10 __asm__("r10") = child_tid;
+    register long r8 __asm__("r8") = 0; /* no TLS */
+    register void (*r12)(void *) __asm__("r12") = fn;
+    register void *r13 __asm__("r13") = arg;
+    long ret;
+    __asm__ volatile("syscall\n\t"
+                     "testq %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "xorl %%ebp, %%ebp\n\t"
+                     "movq %%r13, %%rdi\n\t"
+                     "call *%%r12\n\t"
+                     "hlt\n"
+                     "1:"
+                     : "=a"(ret)
+                     : "a"(56), "D"(flags), "S"(top), "d"(parent_tid), "r"(r10), "r"(r8), "r"(r12),
+                       "r"(r13)
+                     : "rcx", "r11", "memory", "cc");
+    return ret;
+}
+
 /* long nsx_arch_clone3(args, size, fn, arg): the parent returns; the child, on
  * its new stack, calls fn(arg) and exits with its value.  rcx and r11 do not
  * survive a system call, so arg waits in r8. */

@@ -61,6 +61,13 @@ NSX_CHILD_CODE void nsx_child_announce(struct nsx_plan *plan)
     sys_futex(word, NSX_FUTEX_WAKE, 1, NULL);
 }
 
+NSX_CHILD_CODE void nsx_child_failed(struct nsx_plan *plan, long error, int32_t aux)
+{
+    plan->record.error = (int32_t)-error;
+    plan->record.aux = aux;
+    __atomic_store_n(&plan->record.failed, 1, __ATOMIC_RELEASE);
+}
+
 NSX_CHILD_CODE void nsx_child_run(struct nsx_plan *plan, uint32_t first, struct nsx_hold *hold)
 {
     struct nsx_child child = {.plan = plan, .blob = child_at(plan, plan->blob), .hold = hold};
@@ -71,9 +78,7 @@ NSX_CHILD_CODE void nsx_child_run(struct nsx_plan *plan, uint32_t first, struct 
         child.aux = 0;
         long error = run_step(&child, &blob->step[i]);
         if (error < 0) {
-            plan->record.error = (int32_t)-error;
-            plan->record.aux = child.aux;
-            __atomic_store_n(&plan->record.failed, 1, __ATOMIC_RELEASE);
+            nsx_child_failed(plan, error, child.aux);
             return;
         }
     }

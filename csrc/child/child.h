@@ -92,6 +92,9 @@ static inline __attribute__((always_inline)) void child_guard_core(const struct 
     sys_prlimit64(0, NSX_RLIMIT_CORE, low);
 }
 
+/* The step that the record names has failed. */
+void nsx_child_failed(struct nsx_plan *plan, long error, int32_t aux);
+
 /* Helper: from here on the kernel tells the parent when the calling process
  * leaves this memory, by exec or by death. */
 void nsx_child_hold(struct nsx_plan *plan, struct nsx_hold *hold);

@@ -3,9 +3,11 @@
  * program, whose true wait status it leaves in the record.
  *
  * All signals stay blocked here for good: a blocked signal is never ignored, not
- * even by a PID 1 without handlers, and a signalfd hands each out in turn.
+ * even by a PID 1 without handlers, and sigtimedwait(2) or, where there is a pidfd
+ * to watch as well, a signalfd hands each out in turn.
  */
 #include "../child/capabilities.h"
+#include "second.h"
 
 #define PR_SET_CHILD_SUBREAPER_ 36
 #define PR_SET_DUMPABLE_ 4
@@ -28,7 +30,7 @@
 #define SI_KERNEL_ 0x80
 #define CORE_FLAG 0x80
 
-/* struct signalfd_siginfo, of which the first three are of use. */
+/* struct signalfd_siginfo and siginfo_t, of which the first three are of use. */
 struct signal_event {
     uint32_t number;
     int32_t error;
@@ -51,6 +53,8 @@ struct init {
     int signals;
     int parent; /* pidfd of the parent; -1: its death is of no concern */
     int first;  /* this is PID 1 */
+    uint32_t plan_size;
+    uint32_t shared; /* cleared by the kernel when the program has left our memory */
 };
 
 NSX_CHILD_CODE static long send(long pid, long number)
@@ -114,15 +118,39 @@ NSX_CHILD_CODE static void pass_on(const struct init *init, const struct signal_
     send(init->target, (long)event->number);
 }
 
+/* Of the plan only the record, in the first page, is of use once the program has
+ * taken from the rest what it needs.  1: it has. */
+NSX_CHILD_CODE static int let_go_of_plan(const struct init *init)
+{
+    struct nsx_plan *plan = init->plan;
+    if (__atomic_load_n(&init->shared, __ATOMIC_ACQUIRE))
+        return 0;
+    if (init->plan_size > 4096)
+        nsx_syscall(__NR_munmap, NSX_P(plan) + 4096, (long)((init->plan_size - 1) & ~4095u), 0, 0,
+                    0, 0);
+    return 1;
+}
+
+NSX_CHILD_CODE static void supervise(const struct init *init) __attribute__((noreturn));
 NSX_CHILD_CODE static void supervise(const struct init *init)
 {
+    const uint64_t all = ~0ull;
+    const long while_shared[2] = {0, 100 * 1000 * 1000};
+    struct signal_event event;
+    int alone = 0;
     for (;;) {
+        const long *limit = alone || (alone = let_go_of_plan(init)) ? NULL : while_shared;
+        if (init->parent < 0) {
+            if (nsx_syscall(__NR_rt_sigtimedwait, NSX_P(&all), NSX_P(&event), NSX_P(limit),
+                            NSX_SIGSET_BYTES, 0, 0) > 0)
+                pass_on(init, &event);
+            continue;
+        }
         struct {
             int fd;
             short events, revents;
         } poll[2] = {{init->signals, 1, 0}, {init->parent, 1, 0}};
-        struct signal_event event;
-        nsx_syscall(__NR_ppoll, NSX_P(poll), 2, 0, 0, 0, 0);
+        nsx_syscall(__NR_ppoll, NSX_P(poll), 2, NSX_P(limit), 0, 0, 0);
         if (poll[1].revents) {
             send(init->target, SIGKILL_);
             leave(init, 128 + SIGKILL_);
@@ -158,6 +186,7 @@ NSX_CHILD_CODE static long limit_capabilities(struct nsx_plan *plan)
 
 /* Nothing of the program's stays open here: a pipe that init held would not end
  * with the program. */
+NSX_CHILD_CODE static void become_init(struct init *init) __attribute__((noreturn));
 NSX_CHILD_CODE static void become_init(struct init *init)
 {
     const uint64_t all = ~0ull;
@@ -177,64 +206,70 @@ NSX_CHILD_CODE static void become_init(struct init *init)
     }
     init->parent = (int)kept;
     sys_chdir("/");
-    init->signals = (int)nsx_syscall(__NR_signalfd4, -1, NSX_P(&all), NSX_SIGSET_BYTES,
-                                     SFD_CLOEXEC_NONBLOCK, 0, 0);
-    if (init->signals < 0) {
-        send(init->target, SIGKILL_);
-        leave(init, 125);
+    if (kept >= 0) {
+        init->signals = (int)nsx_syscall(__NR_signalfd4, -1, NSX_P(&all), NSX_SIGSET_BYTES,
+                                         SFD_CLOEXEC_NONBLOCK, 0, 0);
+        if (init->signals < 0) {
+            send(init->target, SIGKILL_);
+            leave(init, 125);
+        }
     }
-    /* Of the plan only the record, in the first page, is of use from here on. */
-    if (plan->size > 4096)
-        nsx_syscall(__NR_munmap, NSX_P(plan) + 4096, (long)((plan->size - 1) & ~4095u), 0, 0, 0, 0);
+    init->plan_size = plan->size;
     __atomic_store_n(&plan->record.init_ready, 1, __ATOMIC_RELEASE);
     sys_futex(&plan->record.init_ready, NSX_FUTEX_WAKE, 1, NULL);
     supervise(init);
 }
 
-/* arg 0: NSX_INIT_*.  Returns in the program's process only. */
-NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *step)
+/* The program's process. */
+NSX_CHILD_CODE static long begin(const struct nsx_second *second)
 {
-    struct nsx_plan *plan = child->plan;
-    const uint64_t reset[4] = {0}; /* SIG_DFL: an ignored SIGCHLD leaves no status */
-    const int group = (step->arg[0] & NSX_INIT_GROUP) != 0;
-    struct init init = {.plan = plan, .parent = -1};
-
-    sys_rt_sigaction(SIGCHLD_, reset, NULL);
-    init.first = nsx_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0) == 1;
-    if (!init.first) {
-        long error = sys_prctl(PR_SET_CHILD_SUBREAPER_, 1, 0);
-        if (error < 0)
-            return error;
-    }
-
-    plan->init_pid = (int32_t)nsx_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
-    /* Noted now: the program's process moves its own, in the plan that both map. */
-    const int parent = step->arg[0] & NSX_INIT_PARENT ? plan->parent_pidfd : -1;
-    long pid = nsx_syscall(__NR_clone, SIGCHLD_, 0, 0, 0, 0, 0);
-    if (pid < 0)
-        return pid;
-    if (pid > 0) {
-        /* Both sides set the group, so that neither finds it missing. */
-        if (group)
-            sys_setpgid(pid, pid);
-        init.program = (int32_t)pid;
-        init.target = (int32_t)(group ? -pid : pid);
-        init.parent = parent;
-        become_init(&init);
-    }
-    nsx_child_hold(plan, child->hold);
-    if (!init.first) {
+    struct nsx_plan *plan = second->plan;
+    nsx_child_hold(plan, second->hold);
+    if (!second->first) {
         /* Whoever kills us in the middle of the set-up kills the init, and reuses
          * the plan when that is gone.  step_init_death() again after the ids. */
         sys_prctl(PR_SET_PDEATHSIG_, SIGKILL_, 0);
         if (nsx_syscall(__NR_getppid, 0, 0, 0, 0, 0, 0) != plan->init_pid)
             return -ESRCH_;
     }
-    if (group)
+    if (second->group)
         sys_setpgid(0, 0);
     /* Before the program runs, which may be root over its init, that has nothing
      * left to be taken from it.  An init that dies takes us along. */
     while (!__atomic_load_n(&plan->record.init_ready, __ATOMIC_ACQUIRE))
         sys_futex(&plan->record.init_ready, NSX_FUTEX_WAIT, 0, NULL);
     return 0;
+}
+
+/* arg 0: NSX_INIT_*.  The program's process goes on with the steps; this one does
+ * not return. */
+NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *step)
+{
+    struct nsx_plan *plan = child->plan;
+    const uint64_t reset[4] = {0}; /* SIG_DFL: an ignored SIGCHLD leaves no status */
+    struct init init = {.plan = plan, .parent = -1, .shared = 1};
+    struct nsx_second second = {.plan = plan, .hold = child->hold, .begin = begin};
+
+    sys_rt_sigaction(SIGCHLD_, reset, NULL);
+    plan->init_pid = (int32_t)nsx_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
+    init.first = plan->init_pid == 1;
+    if (!init.first) {
+        long error = sys_prctl(PR_SET_CHILD_SUBREAPER_, 1, 0);
+        if (error < 0)
+            return error;
+    }
+    second.step = plan->record.step;
+    second.first = init.first;
+    second.group = (step->arg[0] & NSX_INIT_GROUP) != 0;
+    /* Noted now: the program's process moves its own, in the plan that both map. */
+    init.parent = step->arg[0] & NSX_INIT_PARENT ? plan->parent_pidfd : -1;
+    const long pid = nsx_helper_clone(NSX_CLONE_CHILD_CLEARTID, NULL, &init.shared, &second);
+    if (pid < 0)
+        return pid;
+    /* Both sides set the group, so that neither finds it missing. */
+    if (second.group)
+        sys_setpgid(pid, pid);
+    init.program = (int32_t)pid;
+    init.target = (int32_t)(second.group ? -pid : pid);
+    become_init(&init);
 }

@@ -43,10 +43,16 @@ static int is_memfd(const struct nsx_slot *slot)
     return nsx_inode(slot->memfd) == slot->inode;
 }
 
-static void slot_unmap(struct nsx_slot *slot)
+static void close_memfd(struct nsx_slot *slot)
 {
     if (slot->memfd >= 0 && is_memfd(slot))
         close(slot->memfd);
+    slot->memfd = -1;
+}
+
+static void slot_unmap(struct nsx_slot *slot)
+{
+    close_memfd(slot);
     munmap(slot->map, slot->map_size);
 }
 
@@ -110,6 +116,22 @@ fail:
     return NULL;
 }
 
+/* A new memfd in place of one that was given up; 0 or -1. */
+static int memfd_renew(struct nsx_slot *slot)
+{
+    const int both = PROT_READ | PROT_WRITE;
+    int memfd = memfd_new(slot->room);
+    if (memfd < 0)
+        return -1;
+    if (mmap(slot->plan, slot->room, both, MAP_SHARED | MAP_FIXED, memfd, 0) == MAP_FAILED) {
+        close(memfd);
+        return -1;
+    }
+    slot->memfd = memfd;
+    slot->inode = nsx_inode(memfd);
+    return 0;
+}
+
 struct nsx_slot *nsx_slot_new(size_t stack_size, enum nsx_slot_kind kind)
 {
     return slot_map(stack_size, PLAN_ROOM, kind);
@@ -140,12 +162,13 @@ struct nsx_slot *nsx_slot_get(struct nsx_pool *pool, enum nsx_slot_kind kind)
         if (!__atomic_load_n(&pool->free[kind][i], __ATOMIC_RELAXED))
             continue;
         struct nsx_slot *slot = __atomic_exchange_n(&pool->free[kind][i], NULL, __ATOMIC_ACQUIRE);
-        if (slot && kind == NSX_SLOT_MEMFD && !is_memfd(slot)) {
-            slot_unmap(slot);
-        } else if (slot) {
+        if (!slot)
+            continue;
+        if (kind != NSX_SLOT_MEMFD || (slot->memfd < 0 ? memfd_renew(slot) == 0 : is_memfd(slot))) {
             reset(slot);
             return slot;
         }
+        slot_unmap(slot);
     }
     return slot_map(NSX_STACK_SIZE, PLAN_ROOM, kind);
 }
@@ -181,26 +204,35 @@ uint32_t nsx_slot_append(struct nsx_slot **slot, const void *data, size_t size)
     return (uint32_t)at;
 }
 
-void nsx_slot_free(struct nsx_slot *slot)
+static void keep(struct nsx_pool *pool, struct nsx_slot *slot)
 {
+    for (int i = 0; i < NSX_POOL_SIZE && slot->room <= KEEP_ROOM; i++) {
+        struct nsx_slot *none = NULL;
+        if (__atomic_compare_exchange_n(&pool->free[slot->kind][i], &none, slot, 0,
+                                        __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+            return;
+    }
     slot_unmap(slot);
 }
 
 void nsx_slot_put(struct nsx_pool *pool, struct nsx_slot *slot)
 {
-    if (slot->kind != NSX_SLOT_SHARED && slot->room <= KEEP_ROOM) {
-        /* The next child's init maps this file for as long as it lives, and its
-         * program may be root over it: nothing of ours is left in there. */
-        if (slot->kind == NSX_SLOT_MEMFD)
-            memset(nsx_slot_plan(slot), 0, slot->used);
-        for (int i = 0; i < NSX_POOL_SIZE; i++) {
-            struct nsx_slot *none = NULL;
-            if (__atomic_compare_exchange_n(&pool->free[slot->kind][i], &none, slot, 0,
-                                            __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-                return;
-        }
+    if (slot->kind == NSX_SLOT_SHARED) {
+        slot_unmap(slot);
+        return;
     }
-    slot_unmap(slot);
+    /* The next child's init maps this file for as long as it lives, and its program
+     * may be root over it: nothing of ours is left in there. */
+    if (slot->kind == NSX_SLOT_MEMFD)
+        memset(nsx_slot_plan(slot), 0, slot->used);
+    keep(pool, slot);
+}
+
+/* The old file stays mapped, unread, until a new one takes its place. */
+void nsx_slot_strip(struct nsx_pool *pool, struct nsx_slot *slot)
+{
+    close_memfd(slot);
+    keep(pool, slot);
 }
 
 void nsx_slot_limbo(struct nsx_pool *pool, struct nsx_slot *slot, int pidfd)

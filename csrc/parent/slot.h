@@ -68,8 +68,9 @@ void nsx_slot_limbo(struct nsx_pool *pool, struct nsx_slot *slot, int pidfd);
 void nsx_pool_adopt(struct nsx_pool *pool, int pidfd);
 void nsx_pool_sweep(struct nsx_pool *pool);
 
-/* As nsx_slot_put(), but never kept: a child may still map the memfd. */
-void nsx_slot_free(struct nsx_slot *slot);
+/* As nsx_slot_put(), but for the memfd, which a child may still map: the next user
+ * of this slot has another one. */
+void nsx_slot_strip(struct nsx_pool *pool, struct nsx_slot *slot);
 
 void nsx_pool_clear(struct nsx_pool *pool);
 

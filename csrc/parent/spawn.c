@@ -91,7 +91,7 @@ static void release(struct nsx_spawn *spawn)
 {
     close_own(spawn);
     if (spawn->has_init) /* what the init leaves behind may map it for a moment yet */
-        nsx_slot_free(spawn->slot);
+        nsx_slot_strip(spawn->pool, spawn->slot);
     else
         nsx_slot_put(spawn->pool, spawn->slot);
     spawn->slot = NULL;
@@ -467,7 +467,7 @@ void nsx_parent_report(struct nsx_spawn *spawn, struct nsx_report *report)
 void nsx_parent_forget(struct nsx_spawn *spawn)
 {
     close_own(spawn);
-    nsx_slot_free(spawn->slot);
+    nsx_slot_strip(spawn->pool, spawn->slot);
     spawn->slot = NULL;
 }
 
