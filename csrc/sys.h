@@ -179,6 +179,11 @@ NSX_SYS long sys_capset(void *header, const void *data)
     return nsx_syscall(__NR_capset, NSX_P(header), NSX_P(data), 0, 0, 0, 0);
 }
 
+NSX_SYS long sys_keyctl(long operation, long a, long b)
+{
+    return nsx_syscall(__NR_keyctl, operation, a, b, 0, 0, 0);
+}
+
 NSX_SYS long sys_setgroups(size_t count, const void *gids)
 {
     return nsx_syscall(__NR_setgroups, (long)count, NSX_P(gids), 0, 0, 0, 0);

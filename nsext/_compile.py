@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from . import _flags
-from ._privileges import before_ids, capability_steps, last_steps
+from ._privileges import before_ids, capability_steps, keyring_steps, last_steps
 from ._scheduling import POLICIES, ionice_number
 from ._values import rlimit_number
 
@@ -302,6 +302,7 @@ def compile(
         if joined:
             steps.append(("join",))
     steps += _namespace_steps(spec, new, body)
+    steps += keyring_steps(spec, new)
     if init:
         # The init leads the session; what follows is the program's.
         steps += _session_steps(spec)

@@ -12,6 +12,7 @@ from ._mounts import MountSpec
 from ._spec import (
     Capabilities,
     IdMap,
+    Keyring,
     Propagation,
     Rlimits,
     Scheduling,
@@ -53,6 +54,7 @@ class NamespaceFields(TypedDict, total=False):
     ambient: Iterable[str]
     securebits: int | None
     no_new_privs: bool | None
+    keyring: Keyring | None
     init: bool
     kill_on_parent_exit: bool
 

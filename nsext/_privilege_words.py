@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._privileges import Step
 
 _PLAIN = {
+    "keyring": "join a new session keyring",
     "keep_capabilities": "keep capabilities over the change of ids",
     "no_new_privs": "set no_new_privs",
 }
@@ -55,6 +56,13 @@ def describe_privilege_failure(step: Step, aux: int) -> str | None:
 
 def privilege_hint(name: str, number: int) -> str | None:
     """Why such a step failed."""
+    if name == "keyring":
+        if number == errno.EDQUOT:
+            return (
+                "the caller's quota of keys is used up: sysctl kernel.keys.maxkeys and maxbytes, "
+                "or keyring='inherit'"
+            )
+        return "a seccomp filter may refuse keyctl(2)" if number == errno.EPERM else None
     if name == "capabilities" and number == errno.EPERM:
         return (
             "a program has no more than the child has in its permitted and bounding sets, and "

@@ -27,6 +27,16 @@ def wants_no_new_privs(spec: Spec, new: int) -> bool:
     return bool(new & _flags.NEWUSER) or spec.capabilities is not None
 
 
+def keyring_steps(spec: Spec, new: int) -> list[Step]:
+    """A session keyring of its own, where the program is not to have the caller's keys."""
+    if spec.keyring == "inherit":
+        return []
+    if spec.keyring == "new":
+        return [("keyring", 1)]
+    apart = new & _flags.NEWUSER or spec.root is not None
+    return [("keyring", 0)] if apart else []
+
+
 def _has_capabilities(spec: Spec) -> bool:
     """Is there anything to be said of capabilities?"""
     return spec.capabilities is not None or bool(spec.ambient) or spec.securebits is not None

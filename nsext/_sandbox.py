@@ -58,6 +58,8 @@ class Sandbox(Spec):
     securebits: as PR_SET_SECUREBITS(2const) takes them; set after the ids.
     no_new_privs: the program and its children gain nothing by exec.  None: iff user is new, or
         capabilities are given.  See PR_SET_NO_NEW_PRIVS(2const).
+    keyring: "new", an empty session keyring, or "inherit" the caller's.  None: "new" iff user is
+        new or root is given.  See keyrings(7).
     dumpable: of the child of clone(entry) only; exec sets it anew.  See PR_SET_DUMPABLE(2const).
 
     Raises TypeError and ValueError for what is wrong in a field, and for an option whose

@@ -24,6 +24,7 @@ Propagation: TypeAlias = "Literal['private', 'slave', 'shared', 'unchanged']"
 Limit: TypeAlias = "Size | tuple[Size, Size]"
 Rlimits: TypeAlias = "Mapping[str, Limit] | Mapping[int, Limit] | Mapping[str | int, Limit]"
 Scheduling: TypeAlias = "str | tuple[str, int]"
+Keyring: TypeAlias = "Literal['new', 'inherit']"
 Capabilities: TypeAlias = "Iterable[str] | Literal['all']"
 
 
@@ -72,6 +73,7 @@ class Spec(_Kept):
     ambient: Iterable[str] = ()
     securebits: int | None = None
     no_new_privs: bool | None = None
+    keyring: Keyring | None = None
     init: bool = False
     kill_on_parent_exit: bool = False
 
@@ -221,6 +223,7 @@ _NORMAL: dict[str, Any] = {
     "ambient": lambda value: _capabilities().names(value, "ambient") if value != () else (),
     "securebits": _in_range("securebits", 0, 2**32 - 1),
     "no_new_privs": _truth,
+    "keyring": _one_of("keyring", "new", "inherit"),
     "init": _truth,
     "kill_on_parent_exit": _truth,
 }

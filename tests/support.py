@@ -353,6 +353,7 @@ _NUMBERS = {  # name: (x86_64, aarch64); those since Linux 5.1 have one number e
     "capset": (126, 91),
     "ioctl": (16, 29),
     "ioprio_set": (251, 30),
+    "keyctl": (250, 219),
     "personality": (135, 92),
     "mount": (165, 40),
     "rt_sigaction": (13, 134),

@@ -67,10 +67,8 @@ def _capability_calls(
 ) -> Iterator[tuple[str, int]]:
     """(call, aux) of step capabilities, as root who has every capability but perhaps some."""
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    read_set = [("prctl", 0)] * (last + 2)  # EINVAL ends it
     yield "capget", 0
     if flags & CAPS_EXACT:
-        yield from read_set
         if not flags & CAPS_SECUREBITS:
             yield "prctl", 0
         yield "geteuid", 0
@@ -78,7 +76,7 @@ def _capability_calls(
             ambient |= wanted
     yield "prctl", 0
     yield "capset", 0
-    for number in range(last + 1) if flags & CAPS_EXACT else ():
+    for number in range(last + 2) if flags & CAPS_EXACT else ():  # EINVAL ends it
         if not wanted >> number & 1:
             yield "prctl", 2 * 64 + number
     for number in range(last + 1):
@@ -88,9 +86,12 @@ def _capability_calls(
         yield "prctl", 5 * 64
     yield "capset", 0
     yield "capget", 0
-    yield from read_set
+    for number in range(last + 1):
+        if ambient >> number & 1:
+            yield "prctl", 0
     if flags & CAPS_EXACT:
-        yield from read_set
+        for _ in range(last + 2):
+            yield "prctl", 0
 
 
 def _step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[tuple[str, int]]:
@@ -128,6 +129,7 @@ def _step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[t
                 "timer_slack": "prctl",
                 "dumpable": "prctl",
                 "no_new_privs": "prctl",
+                "keyring": "keyctl",
             }
             return [(calls.get(name, name), 0)]
 

@@ -45,6 +45,7 @@ GOLDEN = (
     ("loopback",),
     ("propagation", 1 << 18),
     ("mount_proc", b"/proc"),
+    ("keyring", 0),
     ("fds",),
     ("setsid",),
     ("setpgid", 0),
@@ -77,7 +78,7 @@ def test_golden_ranges():
     box = Sandbox(new="user", uid_map=[(0, 100000, 10), (10, 0, 1)], gid_map=[(0, 5, 1)])
     compiled = compile(box)
     assert compiled.steps[0] == ("gate",)
-    assert [step[0] for step in compiled.steps] == ["gate", "fds", *LAST]
+    assert [step[0] for step in compiled.steps] == ["gate", "keyring", "fds", *LAST]
     assert compiled.uid_map == b"0 100000 10\n10 0 1\n"
     assert compiled.gid_map == b"0 5 1\n"
 
@@ -114,7 +115,10 @@ def test_restore_signals():
         ({"new": "net", "loopback": False}, []),
         ({"new": "uts"}, []),
         ({"new": "time"}, ["unshare"]),
-        ({"new": "user", "no_new_privs": False}, ["setgroups_deny", "gid_map", "uid_map"]),
+        (
+            {"new": "user", "no_new_privs": False},
+            ["setgroups_deny", "gid_map", "uid_map", "keyring"],
+        ),
     ],
     ids=str,
 )
@@ -247,6 +251,7 @@ def test_explain():
         "map the own uid to 0 in /proc/self/uid_map",
         "make all mounts private",
         "mount proc on /proc",
+        "join a new session keyring",
         "pass file descriptors",
         "set nice 5",
         "set no_new_privs",

@@ -25,6 +25,8 @@ HEADERS = """
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <linux/capability.h>
+#include <linux/ioprio.h>
+#include <linux/keyctl.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -147,7 +149,7 @@ def values(tmp_path_factory):
     cdef += f"extern struct pair pairs[{len(ours)}];"
     # These are enumerators in some C libraries, so that no #if sees them.
     enums = ["MS_SHARED", "MS_SLAVE", "MS_PRIVATE", "MS_REC", "P_PIDFD", "P_ALL"]
-    enums += ["CLD_EXITED", "CLD_DUMPED", "CLD_STOPPED", "SI_KERNEL"]
+    enums += ["IOPRIO_WHO_PROCESS", "CLD_EXITED", "CLD_DUMPED", "CLD_STOPPED", "SI_KERNEL"]
     macros = [(f"NSX_ENUM_{name}", "1") for name in enums]
     place = tmp_path_factory.mktemp("constants")
     lib = compiled(place, "_nsext_constants", cdef, "\n".join(source), define_macros=macros)[1]

@@ -3,14 +3,25 @@
 The meta-test is test_steps.test_every_step_has_both; combinations are in test_privileges.py.
 """
 
+import platform
+import sys
+
 import pytest
-from support import running, script, status
+from support import output, running, script, status
 from test_helper_steps import refused as refused_in_helper
 from test_steps import refused
+
+KEYCTL = {"x86_64": 250, "aarch64": 219}[platform.machine()]
+SESSION = "import ctypes, sys; print(ctypes.CDLL(None).syscall(int(sys.argv[1]), 0, -3, 0))"
 
 pytestmark = pytest.mark.usefixtures("root")
 
 DONE, FAILED = {}, {}
+
+
+def session_keyring(**keywords):
+    """The serial number of a program's session keyring: KEYCTL_GET_KEYRING_ID."""
+    return int(output([sys.executable, "-c", SESSION, str(KEYCTL)], **keywords))
 
 
 def does(step):
@@ -83,3 +94,15 @@ def test_no_new_privs():
 @fails("no_new_privs")
 def test_no_new_privs_fails():
     refused("prctl", 1, "setup", "set no_new_privs", argument=38, no_new_privs=True)
+
+
+@does("keyring")
+def test_keyring():
+    """The child's session keyring is another one; what that means is in test_keyring.py."""
+    assert session_keyring() == session_keyring(keyring="inherit")
+    assert session_keyring() != session_keyring(keyring="new")
+
+
+@fails("keyring")
+def test_keyring_fails():
+    refused("keyctl", 1, "setup", "join a new session keyring", keyring="new")

@@ -42,6 +42,7 @@ FULL = {
     "ambient": ["CAP_KILL"],
     "securebits": 1,
     "no_new_privs": False,
+    "keyring": "inherit",
     "join": 1,
     "user": 12,
     "group": 13,

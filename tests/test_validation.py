@@ -110,6 +110,7 @@ WRONG_VALUES = [
     ({"personality": -1}, "personality"),
     ({"personality": 2**32 - 1}, "personality"),
     ({"timer_slack": 0}, "timer_slack"),
+    ({"keyring": "old"}, "keyring"),
     ({"affinity": []}, "affinity"),
     ({"affinity": [-1]}, "affinity"),
     ({"affinity": [1 << 40]}, "affinity"),

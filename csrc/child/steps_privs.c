@@ -1,4 +1,4 @@
-/* Steps on what the program may do: capabilities and no_new_privs.
+/* Steps on what the program may do: capabilities, no_new_privs, keys.
  *
  * Inline they run in the parent's memory, where they are safe: the kernel makes
  * that non-dumpable only where ids change or permitted capabilities grow, and here
@@ -8,6 +8,10 @@
 
 #define EINVAL_ 22
 #define EPERM_ 1
+#define ENOSYS_ 38
+#define KEYCTL_GET_KEYRING_ID_ 0
+#define KEYCTL_JOIN_SESSION_KEYRING_ 1
+#define KEY_SPEC_SESSION_KEYRING_ (-3)
 #define PR_SET_KEEPCAPS_ 8
 #define PR_CAPBSET_READ_ 23
 #define PR_CAPBSET_DROP_ 24
@@ -42,14 +46,12 @@ NSX_CHILD_CODE static long ambient(long what, long number)
     return nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, what, number, 0, 0, 0);
 }
 
-/* The bounding set, or the ambient one.  EINVAL ends it: a capability that this
- * kernel does not know. */
-NSX_CHILD_CODE static long read_set(int of_ambient, uint64_t *set)
+/* EINVAL ends it: a capability that this kernel does not know. */
+NSX_CHILD_CODE static long read_bounding(uint64_t *set)
 {
     *set = 0;
     for (int number = 0; number < 64; number++) {
-        const long there = of_ambient ? ambient(PR_CAP_AMBIENT_IS_SET_, number)
-                                      : sys_prctl(PR_CAPBSET_READ_, number, 0);
+        const long there = sys_prctl(PR_CAPBSET_READ_, number, 0);
         if (there == -EINVAL_)
             return 0;
         if (there < 0)
@@ -68,6 +70,8 @@ NSX_CHILD_CODE static long drop_bounding(struct nsx_child *child, uint64_t set)
         if (!(set >> number & 1))
             continue;
         const long error = sys_prctl(PR_CAPBSET_DROP_, number, 0);
+        if (error == -EINVAL_)
+            return 0;
         if (error < 0)
             return part(child, PART_BOUNDING, number, error);
     }
@@ -86,28 +90,36 @@ NSX_CHILD_CODE static long raise_ambient(struct nsx_child *child, uint64_t set)
     return 0;
 }
 
-/* What there is now, asked of the kernel. */
+/* What there is now, asked of the kernel: all that is set, and nothing else.  No
+ * ambient one is there that is not inheritable. */
 NSX_CHILD_CODE static long verify(struct nsx_child *child, const struct nsx_caps *wanted,
                                   uint64_t raised, int bounded)
 {
     struct nsx_caps caps;
-    uint64_t set;
+    uint64_t bounding = wanted->permitted;
     long error = child_get_caps(&caps);
     uint64_t wrong = caps.effective ^ wanted->effective;
     wrong |= caps.permitted ^ wanted->permitted;
     wrong |= caps.inheritable ^ wanted->inheritable;
-    if (error >= 0)
-        error = read_set(1, &set);
-    if (error >= 0) {
-        wrong |= set ^ raised;
-        if (bounded) {
-            error = read_set(0, &set);
-            wrong |= set ^ wanted->permitted;
-        }
+    for (int number = 0; number < 64 && error >= 0; number++) {
+        if (!(raised >> number & 1))
+            continue;
+        error = ambient(PR_CAP_AMBIENT_IS_SET_, number);
+        wrong |= (uint64_t)(error == 0) << number;
     }
+    if (error >= 0 && bounded)
+        error = read_bounding(&bounding);
     if (error < 0)
         return part(child, PART_SETS, 0, error);
+    if (wanted->permitted & ~bounding)
+        return part(child, PART_MISSING, lowest(wanted->permitted & ~bounding), -EPERM_);
+    wrong |= bounding ^ wanted->permitted;
     return wrong ? part(child, PART_VERIFY, lowest(wrong), -EPERM_) : 0;
+}
+
+NSX_CHILD_CODE static int may_drop(const struct nsx_caps *caps)
+{
+    return (int)(caps->permitted >> NSX_CAP_SETPCAP & 1);
 }
 
 /* What is asked for, with what there is: *set and *raised are the program's, and
@@ -124,7 +136,8 @@ NSX_CHILD_CODE static long choose(struct nsx_child *child, const struct nsx_step
     if (!(flags & NSX_CAPS_EXACT)) {
         *set = flags & NSX_CAPS_KEPT ? *raised : caps->permitted;
     } else {
-        error = read_set(0, bounding);
+        if (flags & NSX_CAPS_ALL || !may_drop(caps))
+            error = read_bounding(bounding);
         if (flags & NSX_CAPS_ALL)
             *set = caps->permitted & *bounding;
         if (error >= 0 && !(flags & NSX_CAPS_SECUREBITS))
@@ -163,7 +176,7 @@ NSX_CHILD_CODE long step_capabilities(struct nsx_child *child, const struct nsx_
         error = child_set_caps(&next);
     if (error < 0)
         return part(child, PART_SETS, 0, error);
-    const int no_gain = (flags & NSX_CAPS_NO_GAIN) && !(caps.permitted >> NSX_CAP_SETPCAP & 1);
+    const int no_gain = (flags & NSX_CAPS_NO_GAIN) && !may_drop(&caps);
     if (exact && !no_gain)
         error = drop_bounding(child, bounding & ~set);
     if (error >= 0)
@@ -187,4 +200,20 @@ NSX_CHILD_CODE long step_no_new_privs(struct nsx_child *child, const struct nsx_
 {
     (void)child, (void)step;
     return sys_prctl(PR_SET_NO_NEW_PRIVS_, 1, 0);
+}
+
+/* A session keyring is inherited, into a user namespace too.  Where this kernel
+ * knows of none there is nothing to inherit; nor is there where a filter refuses
+ * all of keyctl(2), without which no key can be read.  arg 0: it has been asked
+ * for in so many words, and then a filter is an error. */
+NSX_CHILD_CODE long step_keyring(struct nsx_child *child, const struct nsx_step *step)
+{
+    (void)child;
+    const long error = sys_keyctl(KEYCTL_JOIN_SESSION_KEYRING_, 0, 0);
+    if (error >= 0 || error == -ENOSYS_)
+        return 0;
+    if (error == -EPERM_ && !step->arg[0] &&
+        sys_keyctl(KEYCTL_GET_KEYRING_ID_, KEY_SPEC_SESSION_KEYRING_, 0) == -EPERM_)
+        return 0;
+    return error;
 }

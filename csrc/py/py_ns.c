@@ -155,7 +155,10 @@ PyObject *native_probe(PyObject *module, PyObject *row)
     void *calls = probe_row(row);
     if (!calls)
         return NULL;
+    /* A filter may ask a supervisor, in a thread of ours, what to answer. */
+    PyThreadState *thread = PyEval_SaveThread();
     nsx_child_probe(calls);
+    PyEval_RestoreThread(thread);
     Py_RETURN_NONE;
 }
 

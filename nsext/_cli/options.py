@@ -245,12 +245,11 @@ FIELD_OPTIONS: tuple[Option, ...] = (
     _field("personality", "personality(2), a number", "FLAGS", _number),
     _field("timer_slack", "in nanoseconds", "NS", _number),
     _field("dumpable", "for C functions only: clone() in Python"),
-    _field(
-        "capabilities", "to keep, of those that it would have; '' for none", "CAPS", _capabilities
-    ),
+    _field("capabilities", "exactly what the program has; all; '' for none", "CAPS", _capabilities),
     _field("ambient", "ambient capabilities", "CAPS", _items),
     _field("securebits", "PR_SET_SECUREBITS, a number", "BITS", _number),
     _field("no_new_privs", "PR_SET_NO_NEW_PRIVS"),
+    _field("keyring", "the session keyring: new or inherit", "HOW", _last),
     _field("init", "a small init as PID 1, or as a subreaper"),
     _field("kill_on_parent_exit", "the program dies with nsext (the default)"),
 )

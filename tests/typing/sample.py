@@ -78,6 +78,7 @@ box = nsext.Sandbox(
     ambient=(),
     securebits=0,
     no_new_privs=True,
+    keyring="new",
     user=1000,
     group=1000,
     extra_groups=[],
