@@ -21,6 +21,7 @@ from typing import Any
 
 import measure
 import report
+import sandbox
 from contenders import (
     ALL,
     FORK,
@@ -58,10 +59,31 @@ class Times:
     memory: float
     passes: int
     threads: float
+    sandbox: sandbox.Times
 
 
-FULL = Times(plain=25, four=35, every=15, kind=9, unpinned=10, memory=1.6, passes=5, threads=0.5)
-QUICK = Times(plain=4, four=5, every=3, kind=0.8, unpinned=2, memory=0.6, passes=1, threads=0.15)
+FULL = Times(
+    plain=25,
+    four=35,
+    every=15,
+    kind=9,
+    unpinned=10,
+    memory=1.6,
+    passes=5,
+    threads=0.5,
+    sandbox=sandbox.FULL,
+)
+QUICK = Times(
+    plain=4,
+    four=5,
+    every=3,
+    kind=0.8,
+    unpinned=2,
+    memory=0.6,
+    passes=1,
+    threads=0.15,
+    sandbox=sandbox.QUICK,
+)
 
 
 @dataclass
@@ -74,6 +96,7 @@ class Results:
     unpinned: dict[str, Table] = field(default_factory=dict)
     passes: list[dict[int, Table]] = field(default_factory=list)  # each by MiB resident
     threads: dict[int, dict[str, float]] = field(default_factory=dict)  # spawns per second
+    sandbox: sandbox.Results = field(default_factory=sandbox.Results)
     seconds: float = 0
 
     @property
@@ -100,6 +123,7 @@ class Results:
             "privileged": self.privileged,
             **tables,
             "threads": self.threads,
+            "sandbox": self.sandbox.as_json(),
             "targets": [target.as_json() for target in report.targets(self)],
             "seconds": self.seconds,
         }
@@ -179,6 +203,11 @@ class Benchmark:
                 name: statistics.median(each) for name, each in rates.items()
             }
 
+    def sandbox(self) -> None:
+        """As root, and as an ordinary user; with more and more mounts."""
+        with pinned():
+            self.results.sandbox = sandbox.run(self.tools, self.times.sandbox, say)
+
 
 def say(text: str) -> None:
     print(f"... {text}", flush=True)
@@ -195,7 +224,7 @@ def nothing_left() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a spawn costs.")
-    parser.add_argument("--quick", action="store_true", help="under a minute, less exact")
+    parser.add_argument("--quick", action="store_true", help="about a minute, less exact")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     parser.add_argument(
         "--markdown", metavar="FILE", help="write the tables as the README has them"
@@ -213,6 +242,7 @@ def main() -> None:
             benchmark.unpinned,
             benchmark.memory,
             benchmark.threads,
+            benchmark.sandbox,
         ):
             part()
     results = benchmark.results

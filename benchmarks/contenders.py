@@ -59,7 +59,7 @@ class Tools:
         error = self.library.reference_run(self.program.encode(), flags, ctypes.byref(taken))
         if error < 0:
             raise OSError(-error, os.strerror(-error))
-        _check(error)
+        check(error)
         return taken.value
 
 
@@ -79,7 +79,7 @@ def build() -> Iterator[Tools]:
         yield Tools(program, ctypes.CDLL(library))
 
 
-def _check(status: int) -> None:
+def check(status: int) -> None:
     if status:
         raise RuntimeError(f"the program ended with {status}")
 
@@ -107,31 +107,31 @@ def _fields(kinds: str) -> dict[str, Any]:
 
 def _spawn(tools: Tools, kinds: str) -> Call:
     args, spawn, box = [tools.program], nsext.spawn, nsext.Sandbox(**_fields(kinds))
-    return lambda: _check(spawn(args, sandbox=box).wait())
+    return lambda: check(spawn(args, sandbox=box).wait())
 
 
 def _popen(tools: Tools, kinds: str) -> Call:
     args, fields, popen = [tools.program], _fields(kinds), nsext.Popen
-    return lambda: _check(popen(args, **fields).wait())
+    return lambda: check(popen(args, **fields).wait())
 
 
 def _subprocess(tools: Tools, kinds: str) -> Call:
     args, popen = [tools.program], subprocess.Popen
-    return lambda: _check(popen(args).wait())
+    return lambda: check(popen(args).wait())
 
 
-def _run_and_wait(argv: list[str]) -> Call:
+def run_and_wait(argv: list[str]) -> Call:
     environ = dict(os.environ)
 
     def call() -> None:
         pid = os.posix_spawn(argv[0], argv, environ)
-        _check(os.waitpid(pid, 0)[1])
+        check(os.waitpid(pid, 0)[1])
 
     return call
 
 
 def _posix_spawn(tools: Tools, kinds: str) -> Call:
-    return _run_and_wait([tools.program])
+    return run_and_wait([tools.program])
 
 
 def _fork(tools: Tools, kinds: str) -> Call:
@@ -151,14 +151,14 @@ def _fork(tools: Tools, kinds: str) -> Call:
                 os.execv(program, argv)
             finally:
                 os._exit(127)
-        _check(os.waitpid(pid, 0)[1])
+        check(os.waitpid(pid, 0)[1])
 
     return call
 
 
 def _preexec(tools: Tools, kinds: str) -> Call:
     args, popen, flags = [tools.program], subprocess.Popen, flags_of(kinds)
-    return lambda: _check(popen(args, preexec_fn=lambda: unshare(flags)).wait())
+    return lambda: check(popen(args, preexec_fn=lambda: unshare(flags)).wait())
 
 
 def _unshare_tool(tools: Tools, kinds: str) -> Call | None:
@@ -166,7 +166,7 @@ def _unshare_tool(tools: Tools, kinds: str) -> Call | None:
     if tool is None:
         return None
     words = " ".join(UNSHARE_WORDS.get(kind, f"--{kind}") for kind in kinds.split())
-    return _run_and_wait([tool, *words.split(), tools.program])
+    return run_and_wait([tool, *words.split(), tools.program])
 
 
 def _bwrap(tools: Tools, kinds: str) -> Call | None:
@@ -176,7 +176,7 @@ def _bwrap(tools: Tools, kinds: str) -> Call | None:
     words = " ".join(
         BWRAP_WORDS.get(kind, f"--unshare-{kind}") for kind in kinds.split() if kind != "time"
     )
-    return _run_and_wait([tool, "--bind", "/", "/", *words.split(), tools.program])
+    return run_and_wait([tool, "--bind", "/", "/", *words.split(), tools.program])
 
 
 class Contender:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import sandbox
 from contenders import (
     ALL,
     FORK,
@@ -37,6 +38,7 @@ NOTES = (
     "preexec_fn=unshare leaves the program itself outside the new pid namespace.",
     "bwrap always makes a mount namespace and binds its root; it has no time namespace, which "
     '"all" is without there.',
+    *sandbox.NOTES,
 )
 
 
@@ -112,6 +114,7 @@ def targets(results: Results) -> list[Target]:
                 one[4096][name].median / one[0][name].median for one in results.passes
             )
         found.append(Target(f"{name}, 4 GiB resident, to none", value, 1.1))
+    found += [Target(*target) for target in sandbox.targets(results.sandbox)]
     return found
 
 
@@ -194,6 +197,8 @@ def _sections(results: Results, layout: Layout) -> list[str]:
         ]
         out.append(layout(f"Not pinned, {_kinds(kinds)}", header, rows))
 
+    out += sandbox.sections(results.sandbox, layout)
+
     rows = [
         [
             target.promise,
@@ -213,7 +218,7 @@ def _where(results: Results) -> str:
     return f"Measured on: {parts}.{rights}"
 
 
-def _plain(title: str, header: Row, rows: Sequence[Row]) -> str:
+def plain(title: str, header: Row, rows: Sequence[Row]) -> str:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = [title]
     for row in (header, *rows):
@@ -223,7 +228,7 @@ def _plain(title: str, header: Row, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown(title: str, header: Row, rows: Sequence[Row]) -> str:
+def as_markdown(title: str, header: Row, rows: Sequence[Row]) -> str:
     lines = [f"**{title}**", ""]
     lines += ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
@@ -232,9 +237,9 @@ def _markdown(title: str, header: Row, rows: Sequence[Row]) -> str:
 
 def text(results: Results) -> str:
     end = "\n".join((*NOTES, _where(results), f"{results.seconds:.0f} seconds."))
-    return "\n".join((*_sections(results, _plain), end))
+    return "\n".join((*_sections(results, plain), end))
 
 
 def markdown(results: Results) -> str:
     notes = "\n".join(f"- {note}" for note in NOTES)
-    return "\n".join((_where(results), "", *_sections(results, _markdown), notes, ""))
+    return "\n".join((_where(results), "", *_sections(results, as_markdown), notes, ""))
