@@ -65,6 +65,10 @@ SIGPIPE, SIGXFSZ = 13, 25
 _RESTORED = 1 << (SIGPIPE - 1) | 1 << (SIGXFSZ - 1)  # what Python ignores
 
 
+Terminal: TypeAlias = "tuple[int, tuple[int, int] | None]"
+"""A descriptor of the child that is its terminal; rows and columns of one that is made inside."""
+
+
 class Compiled:
     """What a spawn needs of a description."""
 
@@ -261,12 +265,14 @@ def compile(
     joined: int = 0,
     init: bool = False,
     exact: bool = False,
+    terminal: Terminal | None = None,
 ) -> Compiled:
     """Return the steps of a child of *spec*, in their order.
 
     joined: the CLONE_NEW* flags of what is joined.
     init: there has to be one, whether *spec* asks for it or not.
     exact: in the helper body, clone again, so that the peak of memory is the program's.
+    terminal: the session's.
     """
     if spec.dumpable is not None and body != "copy":
         raise ValueError(
@@ -303,13 +309,20 @@ def compile(
             steps.append(("join",))
     steps += _namespace_steps(spec, new, body)
     steps += keyring_steps(spec, new)
-    if init:
+    if terminal is not None and terminal[1] is not None:
+        steps.append(("pty", terminal[0], *terminal[1]))
+    if init or terminal is not None:
         # The init leads the session; what follows is the program's.
         steps += _session_steps(spec)
+    if terminal is not None:
+        steps.append(("ctty", terminal[0]))
+    if init:
         steps.append(_init_step(spec))
+        if terminal is not None:
+            steps.append(("foreground", terminal[0]))
     if body != "copy":
         steps.append(("fds",))
-    if not init:
+    if not init and terminal is None:
         steps += _session_steps(spec)
     steps += _process_steps(spec)
     if paused:

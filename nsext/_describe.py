@@ -30,6 +30,8 @@ _PLAIN = {
     "join": "join namespaces",
     "join_as_root": "become root of the joined user namespace",
     "setsid": "setsid",
+    "ctty": "take the terminal: TIOCSCTTY",
+    "foreground": "give the program the terminal: TIOCSPGRP",
     "checkpoint": "wait to be resumed",
     "default_signals": "reset signals",
     "exec": "exec",
@@ -38,6 +40,9 @@ _PLAIN = {
 
 # Which part of a step failed: (step, aux) -> words.  See the steps' own enums in csrc/.
 _PARTS = {
+    ("pty", 1): "open /dev/pts/ptmx",
+    ("pty", 2): "open the slave of /dev/pts/ptmx",
+    ("pty", 3): "send the terminal to the parent",
     ("gate", 1): "find the child in /proc (which is another pid namespace's)",
     ("gate", 2): "write 'deny' to /proc/PID/setgroups",
     ("gate", 3): "write /proc/PID/gid_map",
@@ -101,6 +106,8 @@ def describe(step: Step, steps: tuple[Step, ...] = ()) -> str:
             return f"setresgid {gid}"
         case "setuid", (uid,):
             return f"setresuid {uid}"
+        case "pty", (_, rows, columns):
+            return f"open a terminal of the new /dev/pts, {rows} by {columns}"
         case "relay", (flags,):
             return f"clone again{' with new ' + kind_names(flags) if flags else ''}"
         case "init", (_,):

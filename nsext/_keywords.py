@@ -83,6 +83,7 @@ class PopenKeywords(NamespaceFields, total=False):
     process_group: int | None
     fd_map: Mapping[int, int | HasFileno]
     spawn_timeout: float | None
+    pty: bool | tuple[int, int]
 
 
 class RunKeywords(PopenKeywords, total=False):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from _collections_abc import Mapping
     from typing import Any, NoReturn
 
-    from ._compile import Body, Compiled
+    from ._compile import Body, Compiled, Terminal
 
 EMPTY = Spec()
 UNSET: Any = type("_Unset", (), {"__repr__": lambda self: "..."})()
@@ -81,11 +81,14 @@ class Plan:
         joined: int,
         init: bool,
         exact: bool,
+        terminal: Terminal | None,
     ) -> None:
         self.body = body
         self.helper = HELPER if body == "helper" else None
         self.init = init
-        self.compiled: Compiled = compile(spec, restore_signals, body, paused, joined, init, exact)
+        self.compiled: Compiled = compile(
+            spec, restore_signals, body, paused, joined, init, exact, terminal
+        )
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
         if body == "helper" and not os.path.exists(HELPER):
@@ -106,14 +109,19 @@ def plan_of(
     paused: bool = False,
     joined: int = 0,
     exact: bool = False,
+    terminal: Terminal | None = None,
 ) -> Plan:
     """Return the plan of *spec*, made on first use.  *body* None: the one it has to have."""
     # A child's PDEATHSIG comes when the *thread* that made it ends; the main one ends with the
     # process, for a child of any other one an init keeps watch.
     init = spec.init or (spec.kill_on_parent_exit and get_native_id() != os.getpid())
     # launch() looks for the most common one by its restore_signals alone.
-    common = body is None and not (paused or joined or exact or spec.kill_on_parent_exit)
-    key: Any = restore_signals if common else (restore_signals, body, paused, joined, init, exact)
+    common = body is None and not (
+        paused or joined or exact or terminal or spec.kill_on_parent_exit
+    )
+    key: Any = restore_signals
+    if not common:
+        key = (restore_signals, body, paused, joined, init, exact, terminal)
     plan: Plan | None = spec._plans.get(key)
     if plan is None:
         named = has_names(spec)
@@ -121,7 +129,7 @@ def plan_of(
         body = body or body_of(spec, paused, joined, exact)
         if body == "inline" and os.path.exists(HELPER) and not _inline_will_do(int(spec.new)):  # type: ignore[arg-type]
             body = "helper"
-        plan = Plan(numbers, restore_signals, body, paused, joined, init, exact)
+        plan = Plan(numbers, restore_signals, body, paused, joined, init, exact, terminal)
         if not named:  # those are looked up anew each time
             spec._plans[key] = plan
     return plan
@@ -175,6 +183,7 @@ def launch(
     paused: bool = False,
     patience: float | None = None,
     exact: bool = False,
+    terminal: Terminal | None = None,
 ) -> Plan:
     """Start the program, as *owner*'s: see _native.spawn().
 
@@ -182,6 +191,7 @@ def launch(
     patience: seconds; where the set-up takes longer, return with _pidfd -1 and a handle for
         finish() or _native.abort().
     exact: let its usage tell its own peak of memory, wherever there is a helper.
+    terminal: the session's, for a description with start_new_session.
 
     Raises SpawnError and its kin; what is wrong in the arguments is TypeError or ValueError.
     """
@@ -191,10 +201,12 @@ def launch(
         exact = False
     joins: tuple[tuple[int, int], ...] = ()
     if spec.join is None:
-        known: Plan | None = None if paused or exact else spec._plans.get(restore_signals)
+        known: Plan | None = (
+            None if paused or exact or terminal else spec._plans.get(restore_signals)
+        )
         opened = None
         if known is None:
-            plan = plan_of(spec, restore_signals, None, paused, 0, exact)
+            plan = plan_of(spec, restore_signals, None, paused, 0, exact, terminal)
             # Where a spawn needs anything prepared, its plan must not get here: spawn() takes a
             # bare one straight to C.
             if restore_signals and spec._plans.get(True) is plan and not has_mounts(spec):
@@ -213,7 +225,7 @@ def launch(
             joins = (*handed.pairs, *joins)
         if opened is not None:
             check_names(spec, int(opened.kinds))
-            plan = plan_of(spec, restore_signals, None, paused, int(opened.kinds), exact)
+            plan = plan_of(spec, restore_signals, None, paused, int(opened.kinds), exact, terminal)
         failure = _native.spawn(
             plan.blob,
             args,

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _flags, _native
 from ._compile import Body
@@ -24,6 +24,11 @@ from ._root import Root
 from ._spec import Spec
 from ._usage import Usage, usage_of
 from ._wait_async import readable
+
+if TYPE_CHECKING:
+    import io
+
+    from ._pty import Pty
 
 _NO_FDS: Mapping[int, Any] = {}
 _INHERITED = (-1,) * 6
@@ -63,6 +68,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         the sandbox's as a whole.
     paused: return when the set-up is complete; the program starts at resume().
     hold: kinds of namespaces to keep open in ``namespaces``, whenever the program ends.
+    pty: True or (rows, columns): a terminal of its own.  The program leads a new session whose
+        controlling terminal it is; standard streams that are not redirected are on it.
     fd_map: {descriptor in the child: descriptor here}, cycles included.
     spawn_timeout: seconds that the set-up may take, up to exec.
 
@@ -90,6 +97,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _ended: bytes | None = None
     _keeps_root = True  # not for run() and its kin, who return none
     _root: Root | None = None
+    _pty: Pty | None = None
 
     def __init__(
         self,
@@ -169,6 +177,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             fields["propagation"] = propagation
         if proc is not UNSET:
             fields["proc"] = proc
+        pty = fields.pop("pty", False) if fields else False
         self._spec = resolve(sandbox, fields)
         self._env = env
         self._fd_map = fd_map
@@ -179,6 +188,11 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self._pause = bool(paused)
         self._hold = parse_kinds(hold) if hold else _NOTHING
         self._fd_lock = threading.Lock()
+        if pty:
+            from ._pty import Pty
+
+            self._spec = Pty.session(self._spec)
+            self._pty = Pty(self._spec, pty)
         try:
             super().__init__(
                 args,
@@ -205,6 +219,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             )
         except BaseException:
             self._discard()
+            if self._pty is not None:
+                self._pty.close()
             raise
 
     def _reap(
@@ -309,6 +325,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             streams.append((1, c2pwrite))
         if errwrite >= 0:
             streams.append((2, errwrite))
+        if self._pty is not None:
+            self._pty.add_to(streams)
         if pass_fds or self._fd_map:
             fds = table(streams, pass_fds, self._fd_map)
         else:
@@ -327,7 +345,10 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._stops(),
             self._patience,
             self._exact,
+            None if self._pty is None else self._pty.terminal,
         )
+        if self._pty is not None:
+            self._pty.started()
         self._executable = executable
         if self._pidfd >= 0:
             self._child_created = True
@@ -563,14 +584,30 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._program_pid = child_with_inner_pid(self.pid, self.inner_pid)
         return self._program_pid
 
+    @property
+    def pty(self) -> io.FileIO | None:
+        """The master of its terminal, with ``pty=True``; else None.  See pty(7).
+
+        Reading it is EIO (OSError) when nobody has the terminal open any more.
+        """
+        return None if self._pty is None else self._pty.master
+
     def communicate(self, input: Any = None, timeout: float | None = None) -> Any:
-        """As subprocess.Popen.communicate.  RuntimeError while the process is paused."""
+        """As subprocess.Popen.communicate.  RuntimeError while the process is paused.
+
+        With ``pty=True`` *input* is typed at the terminal, followed by end-of-file, and what it
+        shows is returned in place of the standard output.
+        """
         self._refuse_paused()
+        if self._pty is not None:
+            return self._pty.communicate(self, input, timeout)
         return super().communicate(input, timeout)
 
     def __exit__(self, *exception: Any) -> None:
         if self._paused:
             self.kill()
+        if self._pty is not None:
+            self._pty.close()
         super().__exit__(*exception)
 
     def kill(self) -> None:

@@ -1,3 +1,4 @@
+import io
 import subprocess
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, AnyStr, Literal, Unpack, overload
@@ -50,6 +51,7 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         spawn_timeout: float | None = None,
         paused: bool = False,
         hold: Kinds = ...,
+        pty: bool | tuple[int, int] = False,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # encoding is given
@@ -87,6 +89,7 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         spawn_timeout: float | None = None,
         paused: bool = False,
         hold: Kinds = ...,
+        pty: bool | tuple[int, int] = False,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # errors is given
@@ -124,6 +127,7 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         spawn_timeout: float | None = None,
         paused: bool = False,
         hold: Kinds = ...,
+        pty: bool | tuple[int, int] = False,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # universal_newlines is True
@@ -161,6 +165,7 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         spawn_timeout: float | None = None,
         paused: bool = False,
         hold: Kinds = ...,
+        pty: bool | tuple[int, int] = False,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # none of them
@@ -198,6 +203,7 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         spawn_timeout: float | None = None,
         paused: bool = False,
         hold: Kinds = ...,
+        pty: bool | tuple[int, int] = False,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @overload  # whatever
@@ -235,6 +241,7 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
         spawn_timeout: float | None = None,
         paused: bool = False,
         hold: Kinds = ...,
+        pty: bool | tuple[int, int] = False,
         **fields: Unpack[NamespaceFields],
     ) -> None: ...
     @property
@@ -247,6 +254,8 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
     def usage(self) -> Usage | None: ...
     @property
     def namespaces(self) -> Namespaces: ...
+    @property
+    def pty(self) -> io.FileIO | None: ...
     @property
     def root(self) -> Root | None: ...
     def resume(self) -> None: ...

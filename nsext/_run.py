@@ -63,7 +63,12 @@ def run(
     """
     if kwargs.get("paused"):
         raise TypeError("paused= is for Popen: run() has nobody who could resume")
-    if input is not None:
+    if kwargs.get("pty"):
+        if capture_output:
+            raise ValueError("capture_output= with pty=True: what the terminal shows is stdout")
+        if cpu_time_limit is not None or wall_time_limit is not None or output_limit is not None:
+            raise ValueError("pty=True with limits: use nsext.Popen")
+    elif input is not None:
         if kwargs.get("stdin") is not None:
             raise ValueError("stdin and input arguments may not both be used.")
         kwargs["stdin"] = PIPE
@@ -164,7 +169,12 @@ def check_output(*popenargs: Any, timeout: float | None = None, **kwargs: Any) -
         text = kwargs.get("universal_newlines") or kwargs.get("text")
         text = text or kwargs.get("encoding") or kwargs.get("errors")
         kwargs["input"] = "" if text else b""
-    return run(*popenargs, stdout=PIPE, timeout=timeout, check=True, **kwargs).stdout
+    if kwargs.get("pty"):
+        if kwargs.get("stderr") == STDOUT:  # it is on the terminal, too
+            del kwargs["stderr"]
+    else:
+        kwargs["stdout"] = PIPE
+    return run(*popenargs, timeout=timeout, check=True, **kwargs).stdout
 
 
 def getstatusoutput(

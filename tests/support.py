@@ -395,7 +395,8 @@ def refuse(**errors):
     """From here on these system calls of this thread and its children fail: refuse(clone3=38).
 
     refuse(prctl=(1, 36)) refuses one first argument only; refuse(clone=(1, 0x60000000, "any"))
-    those in which one of the bits is set; refuse(mount="kill") kills the process that calls.
+    those in which one of the bits is set, refuse(ioctl=(1, 0x540E, "second")) looks at the second
+    argument; refuse(mount="kill") kills the process that calls.
 
     The filter stays; so this is for scripts.  Needs CAP_SYS_ADMIN, or sets no_new_privs.
     """
@@ -406,10 +407,11 @@ def refuse(**errors):
         if isinstance(number, (int, str)):
             code.append((0x15, 0, 1, _NUMBERS[name][column]))  # if it is this one
         else:
-            number, argument, *any_bit = number
+            number, argument, *how = number
             code.append((0x15, 0, 3, _NUMBERS[name][column]))
-            code.append((0x20, 0, 0, 16))  # and the low half of the first argument
-            code.append((0x45 if any_bit else 0x15, 0, 1, argument))
+            second = how == ["second"]
+            code.append((0x20, 0, 0, 24 if second else 16))  # and the low half of the argument
+            code.append((0x45 if how == ["any"] else 0x15, 0, 1, argument))
         answer = 0x80000000 if number == "kill" else 0x00050000 | number
         code.append((0x06, 0, 0, answer))  # SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ERRNO
     code.append((0x06, 0, 0, 0x7FFF0000))  # SECCOMP_RET_ALLOW

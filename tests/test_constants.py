@@ -68,6 +68,7 @@ SPECIAL = {
     "CORE_FLAG": "WCOREFLAG",
     "FAILED": None,
     "LAST_FD": "~0U",
+    "O_RDWR_NOCTTY_CLOEXEC": "(O_RDWR | O_NOCTTY | O_CLOEXEC)",
     "MS_NOSUID_NODEV_NOEXEC": "(MS_NOSUID | MS_NODEV | MS_NOEXEC)",
     "NO_ID": "~0U",
     "OVERFLOW_ID_": None,

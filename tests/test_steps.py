@@ -46,10 +46,11 @@ def test_every_step_has_both():
     import test_helper_steps
     import test_mount_steps  # noqa: F401, which adds to those of test_helper_steps
     import test_privilege_steps
+    import test_pty
 
     for kind in ("DONE", "FAILED"):
         marked = [*globals()[kind]]
-        for module in (test_attribute_steps, test_helper_steps, test_privilege_steps):
+        for module in (test_attribute_steps, test_helper_steps, test_privilege_steps, test_pty):
             marked += getattr(module, kind)
         assert sorted(marked) == sorted(_native.STEPS), "steps without a test, or with two"
 
