@@ -53,6 +53,7 @@ if _EVERYTHING:
         Tmpfs,
     )
     from ._namespace import Namespace, Namespaces, namespaces
+    from ._persist import unpersist
     from ._popen import Popen
     from ._process import Process
     from ._report import Finding, Report
@@ -69,6 +70,7 @@ if _EVERYTHING:
     from ._sandbox import Sandbox
     from ._spawn import spawn
     from ._timeout import SpawnTimeout
+    from ._translate import translate_pid
     from ._usage import Usage
     from ._wrappers import pidfd_open, setns, unshare
 
@@ -144,5 +146,7 @@ __all__ = [
     "run",
     "setns",
     "spawn",
+    "translate_pid",
+    "unpersist",
     "unshare",
 ]

@@ -21,6 +21,7 @@ from . import (
     _hints,
     _hints_mounts,
     _join,
+    _nsfs,
     _timeout,
     _usage,
     _wait_async,

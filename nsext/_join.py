@@ -138,16 +138,6 @@ def pid_of_pidfd(fd: int) -> int | None:
     return None if pid is None else int(pid)
 
 
-def nstype(fd: int) -> int | None:
-    """The kind of a namespace's descriptor; None where it is none.  See ioctl_ns(2)."""
-    import fcntl
-
-    try:
-        return fcntl.ioctl(fd, 0xB703)  # NS_GET_NSTYPE
-    except OSError:
-        return None
-
-
 def has_ended(pidfd: int) -> bool:
     """Has the process of a pidfd ended?"""
     import select
@@ -191,17 +181,18 @@ class Opened:
 
     def process(self, pid: int, kinds: int | None, alive: int, what: str) -> None:
         """The namespaces of a process, which *alive*, its pidfd, tells from a later one."""
+        from . import _nsfs
+
         for kind, flag in BY_KIND.items():
             if not flag & (ALL if kinds is None else kinds):
                 continue
-            # Its children's, which is its own but where it has unshared and not forked.
-            path = f"/proc/{pid}/ns/{kind}"
             try:
-                fd = self._open(path, what)
-            except SpawnError:
+                fd = _nsfs.of_process(alive, pid, kind)
+            except OSError as error:
                 if has_ended(alive):
                     break
-                raise
+                raise _error(error.errno or 0, f"open {error.filename} of {what}") from None
+            self._own.append(fd)
             same = os.path.sameopenfile(fd, own) if (own := self._own_ns(kind)) >= 0 else False
             if same and kinds is None:
                 continue
@@ -211,7 +202,7 @@ class Opened:
 
     def _own_ns(self, kind: str) -> int:
         try:
-            fd = os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return -1
         self._own.append(fd)
@@ -219,6 +210,8 @@ class Opened:
 
     def target(self, kinds: int | None, target: Any) -> None:
         """Open what *target* is."""
+        from ._nsfs import nstype
+
         if isinstance(target, int):
             what = f"process {target}"
             try:

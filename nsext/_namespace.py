@@ -9,17 +9,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from . import _native
+from . import _native, _nsfs
+from ._enter import Entered
 from ._fds import fileno
 from ._flags import ALL, BY_KIND, Kind, Kinds, kind_names, parse_kinds
-from ._join import has_ended, nstype, pid_of_pidfd
+from ._join import has_ended, pid_of_pidfd
+from ._listing import ns_link, pids
+from ._make import make
+from ._persist import bind
 
 
 class Namespace:
     """A namespace.  Owns a descriptor, which keeps the namespace alive.
 
     kind: "net", "mnt" ..., as under /proc/PID/ns.
-    id: its inode number, as readlink of /proc/PID/ns/KIND shows it.
+    id: its inode number, as readlink of /proc/PID/ns/KIND shows it; used again after its end.
     device: that of the nsfs it lies on.
     Equal and hashable by (device, id); a context manager that closes.  See namespaces(7).
     """
@@ -31,8 +35,8 @@ class Namespace:
     device: int
 
     def __init__(self, fd: int) -> None:
-        """Take over *fd*.  Use of(), open() or from_fd()."""
-        kind = nstype(fd)
+        """Take over *fd*.  Use of(), open(), from_fd() or new()."""
+        kind = _nsfs.nstype(fd)
         if kind is None:
             raise ValueError(f"descriptor {fd} is no namespace's")
         status = os.fstat(fd)
@@ -64,6 +68,19 @@ class Namespace:
             return process.open(cls, kind)
 
     @classmethod
+    def new(cls, kind: Kind, *, user: Namespace | None = None, loopback: bool = True) -> Self:
+        """Make a namespace with no process in it.
+
+        user: the user namespace that owns it, in which an ordinary user may make others; None:
+            the caller's own.
+        loopback: bring up ``lo`` of a net namespace.
+
+        A new user namespace has the caller as its root.  Raises ValueError for "pid", which lives
+        as long as its PID 1; SpawnError.
+        """
+        return cls._take(make(kind, user, loopback))
+
+    @classmethod
     def _take(cls, fd: int) -> Self:
         try:
             return cls(fd)
@@ -87,6 +104,68 @@ class Namespace:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    @property
+    def unique_id(self) -> int | None:
+        """The 64-bit id, which is never used again; None before Linux 6.18 (mnt: 6.11)."""
+        return _nsfs.unique_id(self.fileno())
+
+    @property
+    def owner_uid(self) -> int:
+        """The uid that made the user namespace that owns this one; or this, where it is one.
+
+        As the caller's user namespace has it.  Raises PermissionError where the owner is out of
+        sight: neither the caller's user namespace nor below it.
+        """
+        if self.kind == "user":
+            return _nsfs.owner_uid(self.fileno())
+        owner = self.user_namespace()
+        if owner is None:
+            raise PermissionError(errno.EPERM, "the user namespace that owns it is out of sight")
+        with owner:
+            return owner.owner_uid
+
+    def user_namespace(self) -> Namespace | None:
+        """The user namespace that owns it; a user namespace's is its parent.
+
+        None where that is neither the caller's own nor below it.
+        """
+        fd = _nsfs.owner(self.fileno())
+        return None if fd is None else Namespace._take(fd)
+
+    def parent(self) -> Namespace | None:
+        """The parent of a user or pid namespace; None where it is out of the caller's sight.
+
+        Raises ValueError for other kinds, which have none.
+        """
+        if self.kind not in ("user", "pid"):
+            raise ValueError(f"{self.kind} namespaces have no parents")
+        fd = _nsfs.parent(self.fileno())
+        return None if fd is None else Namespace._take(fd)
+
+    def processes(self) -> list[int]:
+        """The processes in it that the caller may see, as pids of his."""
+        link = (self.kind, self.id)
+        self.fileno()
+        return [pid for pid in pids() if ns_link(f"/proc/{pid}/ns/{self.kind}") == link]
+
+    def persist(self, path: str | os.PathLike[str]) -> None:
+        """Bind it to a path, where it stays, as ip-netns(8) does: see unpersist().
+
+        The file is made, and its directory where that is missing (not the one above).
+        Raises FileExistsError, atomically; PermissionError without CAP_SYS_ADMIN; OSError.
+        """
+        bind(self.fileno(), self.kind, os.fspath(path))
+
+    def enter(self) -> Entered:
+        """Return a context manager in which the calling thread, and no other, is in it.
+
+        For uts, ipc, net and cgroup.  Programs started there are in it, too.  It needs
+        CAP_SYS_ADMIN, also to come back; PermissionError else.
+        Raises ValueError for other kinds, which a process with threads may not enter, or not
+        leave again: start a program there with ``join=``.
+        """
+        return Entered(self)
 
     def __enter__(self) -> Self:
         return self
@@ -131,7 +210,7 @@ class _Process:
         if isinstance(target, str):
             if target != "self":
                 raise ValueError(f"{target!r} is no process: a pid, or 'self'")
-            self.pid, self._alive = os.getpid(), -1
+            self.pid, self._alive = os.getpid(), -1  # the calling thread's
         elif isinstance(target, int) and not isinstance(target, bool):
             self.pid = target
             self._own = self._alive = _native.pidfd_open(target, 0)
@@ -147,27 +226,29 @@ class _Process:
     def open(self, cls: type[_N], kind: str) -> _N:
         if kind not in BY_KIND:
             raise ValueError(f"unknown namespace kind {kind!r}: one of {' '.join(BY_KIND)}")
+        if self._alive < 0:
+            return cls.open(f"/proc/thread-self/ns/{kind}")
         if self.pid <= 0:
             raise ProcessLookupError(errno.ESRCH, "the process has ended")
         try:
-            namespace = self._open_soon(cls, f"/proc/{self.pid}/ns/{kind}")
+            namespace = self._open_soon(cls, kind)
         except FileNotFoundError:
-            if not os.path.exists(f"/proc/self/ns/{kind}"):
+            if not os.path.exists(f"/proc/thread-self/ns/{kind}"):
                 raise
             raise ProcessLookupError(errno.ESRCH, "the process has ended") from None
-        if self._alive >= 0 and has_ended(self._alive):
+        if has_ended(self._alive):
             namespace.close()  # perhaps another process's by now
             raise ProcessLookupError(errno.ESRCH, "the process has ended")
         return namespace
 
-    def _open_soon(self, cls: type[_N], path: str) -> _N:
+    def _open_soon(self, cls: type[_N], kind: str) -> _N:
         # For some microseconds of its exec a program's files in /proc are root's.
         end = time.monotonic() + 0.05
         while True:
             try:
-                return cls.open(path)
+                return cls._take(_nsfs.of_process(self._alive, self.pid, kind))
             except PermissionError:
-                if time.monotonic() > end or (self._alive >= 0 and has_ended(self._alive)):
+                if time.monotonic() > end or has_ended(self._alive):
                     raise
                 os.sched_yield()
 
@@ -225,7 +306,9 @@ def namespaces(target: Any = "self", kinds: Kinds | None = None) -> Namespaces:
     try:
         with _Process(target) as process:
             for kind, flag in BY_KIND.items():
-                if flag & wanted and (kinds is not None or os.path.exists(f"/proc/self/ns/{kind}")):
+                if flag & wanted and (
+                    kinds is not None or os.path.exists(f"/proc/thread-self/ns/{kind}")
+                ):
                     opened.append(process.open(Namespace, kind))
     except BaseException:
         for namespace in opened:

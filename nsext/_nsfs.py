@@ -109,17 +109,29 @@ def unique_id(fd: int) -> int | None:
     return None
 
 
-def of_pidfd(pidfd: int, kind: str) -> int | None:
-    """A descriptor of a process's namespace; None before Linux 6.11.
-
-    Raises ProcessLookupError where the process has ended, PermissionError.
-    """
+def _of_pidfd(pidfd: int, kind: str) -> int | None:
+    """None before Linux 6.11, and where the kernel has no such namespaces."""
     try:
         return fcntl.ioctl(pidfd, _PIDFD_GET_NAMESPACE[kind])
     except OSError as error:
-        if error.errno in (errno.ENOTTY, errno.EINVAL):
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP):
             return None
         raise
+
+
+def of_process(pidfd: int, pid: int, kind: str) -> int:
+    """A descriptor of a process's namespace.  By /proc it may be a later process's with that pid.
+
+    Raises ProcessLookupError where it has ended, FileNotFoundError where it has or where there
+    are no such namespaces, PermissionError.
+    """
+    path = f"/proc/{pid}/ns/{kind}"
+    try:
+        fd = _of_pidfd(pidfd, kind)
+    except OSError as error:
+        assert error.errno is not None
+        raise OSError(error.errno, os.strerror(error.errno), path) from None
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if fd is None else fd
 
 
 def translated(fd: int, request: int, pid: int) -> int | None:
@@ -132,4 +144,6 @@ def translated(fd: int, request: int, pid: int) -> int | None:
     except OSError as error:
         if error.errno == errno.ENOTTY:
             return None
+        if error.errno == errno.ESRCH:
+            raise ProcessLookupError(errno.ESRCH, f"there is no process {pid} to be seen") from None
         raise

@@ -98,6 +98,7 @@ def test_every_page_has_been_read():
         "design.md",
         "errors.md",
         "from-subprocess.md",
+        "namespaces.md",
         "pid1.md",
         "privileges.md",
         "resources.md",

@@ -219,7 +219,7 @@ def test_what_is_no_namespace_is_not_opened(tmp_path):
 def test_kinds():
     assert {info.kind for info in nsext.list_namespaces("net uts")} == {"net", "uts"}
     assert nsext.list_namespaces(()) == []
-    assert nsext.list_namespaces(nsext.CloneFlags.NEWUTS) == nsext.list_namespaces(["uts"])
+    assert {info.kind for info in nsext.list_namespaces(nsext.CloneFlags.NEWUTS)} == {"uts"}
     with pytest.raises(ValueError, match="unknown namespace kind"):
         nsext.list_namespaces("nett")
     infos = nsext.list_namespaces()

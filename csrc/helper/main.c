@@ -3,7 +3,7 @@
  * The cloned child execs it at once, from a sealed memfd, with the descriptor of
  * its plan as the only argument.  It maps the plan, so that the parent sees its
  * record, and runs the same steps from the same sources.  Without a plan it ends:
- * a program "#!/proc/self/exe" that finds it gets nowhere.
+ * a program "#!/proc/self/exe" that finds it gets nowhere.  (With "-" it is a cat.)
  */
 #include "../child/child.h"
 #include "start.h"
@@ -21,6 +21,7 @@ __asm__(NSX_START_ASM);
 #define PR_SET_NAME_ 15
 #define CAPABILITY_VERSION_3 0x20080522u
 #define FAILED 125
+#define EINTR_ 4
 
 void nsx_helper_main(const uintptr_t *stack) __attribute__((noreturn));
 
@@ -82,8 +83,55 @@ static void lower_capabilities(const struct nsx_plan *plan)
         leave(FAILED);
 }
 
+/* "-" or "-user" in place of a plan: somebody has to be in a namespace while
+ * Namespace.new() opens it.  He is dumpable, as he has nothing to hide. */
+static const char *placeholder(const uintptr_t *stack)
+{
+    const char *word = stack[0] == 2 ? (const char *)stack[2] : "";
+    return word[0] == '-' && (!word[1] || word[1] == 'u') ? word + 1 : NULL;
+}
+
+/* Into a new user namespace, as its root. */
+static long enter_user_namespace(void)
+{
+    struct nsx_plan plan; /* what the steps want of it */
+    struct nsx_child child = {.plan = &plan};
+    struct nsx_step own_as_root;
+    own_as_root.arg[0] = 0;
+    plan.proc_fd = -1;
+    plan.euid = (uint32_t)sys_geteuid();
+    plan.egid = (uint32_t)sys_getegid();
+    long error = sys_unshare(NSX_CLONE_NEWUSER);
+    if (error >= 0)
+        error = step_setgroups_deny(&child, &own_as_root);
+    if (error >= 0)
+        error = step_gid_map(&child, &own_as_root);
+    if (error >= 0)
+        error = step_uid_map(&child, &own_as_root);
+    return error;
+}
+
+/* As cat(1): when it answers, the exec is over.  Exits with the errno else. */
+static void hold_place(const char *kind) __attribute__((noreturn));
+static void hold_place(const char *kind)
+{
+    char byte;
+    long size = *kind ? enter_user_namespace() : 0;
+    if (size < 0)
+        leave((int)-size);
+    do {
+        size = nsx_syscall(__NR_read, 0, NSX_P(&byte), 1, 0, 0, 0);
+        if (size > 0)
+            sys_write(1, &byte, 1);
+    } while (size > 0 || size == -EINTR_);
+    leave(0);
+}
+
 void nsx_helper_main(const uintptr_t *stack)
 {
+    const char *kind = placeholder(stack);
+    if (kind)
+        hold_place(kind);
     const long fd = plan_fd(stack);
     struct nsx_plan *plan = fd >= 0 ? map_plan(fd) : NULL;
     if (!plan)
