@@ -4,6 +4,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?=
+WHEELS_ARGS ?=
 
 # A Python of one's own choice (make PYTHON=python3.13 test) has an environment of its own.
 ifndef VENV
@@ -25,7 +26,7 @@ NATIVE := $(C_FILES) csrc/steps.def csrc/exports.map setup.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-stdlib lint format bench wheel soak sanitize clean build
+.PHONY: help demo test test-stdlib lint format bench wheel wheels pytest-all fuzz soak sanitize clean build
 
 help: ## this list
 	@echo 'make [PYTHON=python3.X] TARGET'
@@ -92,6 +93,23 @@ wheel: build $(VENV)/.wheel ## build, check, install and try this machine's whee
 	cd build/wheel && empty/bin/python -I ../../tools/spawn_check.py
 	@mkdir -p wheelhouse && cp build/wheel/repaired/*.whl build/wheel/*.tar.gz wheelhouse
 	@ls wheelhouse
+
+wheels: build $(VENV)/.wheel ## every wheel, for both architectures and C libraries, into wheelhouse/
+	$(PY) tools/wheels.py $(WHEELS_ARGS)
+
+pytest-all: build $(VENV)/.test ## the tests on every CPython here, with the wheels of `make wheels`
+	$(PY) tools/pytest_all.py $(PYTEST_ARGS)
+
+# What it finds that is new is kept in build/fuzz/corpus.
+FUZZ_SECONDS ?= 120
+fuzz: build $(VENV)/.test ## hostile plans (clang's libFuzzer), and any keywords (hypothesis)
+	@mkdir -p build/fuzz/corpus
+	$(PY) tests/fuzz/seeds.py build/fuzz/seeds
+	clang -g -O1 -std=c11 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	    tests/fuzz/plan.c csrc/plan.c -o build/fuzz/plan
+	build/fuzz/plan -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 -verbosity=0 \
+	    -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/corpus build/fuzz/seeds
+	NSEXT_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest tests/test_any_keywords.py
 
 # A copy of the tree, with its core built in place; the child's code stays without (setup.py).  Not
 # the test that counts memory: AddressSanitizer keeps what is freed.

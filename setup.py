@@ -71,12 +71,21 @@ HELPER_LINK = [
     "-Wl,-Ttext-segment=0x5a000000",
 ]
 
+# A compiler of its own for the helper, where CC builds no static program without a libc: zig's cc
+# needs musl for that, and its linker has other words.
+HELPER_CC = os.environ.get("NSX_HELPER_CC", "").split()
+if HELPER_CC:
+    HELPER_LINK[-2:] = ["-Wl,--image-base=0x5a000000"]
+
 
 class BuildExt(build_ext):
     """Compiles the child's side apart, with flags of its own, and links the helper."""
 
     def build_helper(self, ext: Extension) -> None:
         """Build nsext/nsext-helper beside the extension."""
+        usual = self.compiler.compiler_so
+        if HELPER_CC:
+            self.compiler.compiler_so = [*HELPER_CC, "-Wall"]
         objects = self.compiler.compile(
             ["csrc/plan.c", *CHILD, *IN_HELPER],
             output_dir=os.path.join(self.build_temp, "helper"),
@@ -87,7 +96,8 @@ class BuildExt(build_ext):
         target = os.path.join(os.path.dirname(self.get_ext_fullpath(ext.name)), "nsext-helper")
         os.makedirs(os.path.dirname(target), exist_ok=True)
         # Not LDFLAGS, which may ask for what needs a libc.
-        command = [*self.compiler.linker_exe, *HELPER_LINK, *objects, "-o", target]
+        self.compiler.compiler_so = usual
+        command = [*(HELPER_CC or self.compiler.linker_exe), *HELPER_LINK, *objects, "-o", target]
         subprocess.run(command, check=True)
         os.chmod(target, 0o755)
 

@@ -81,6 +81,8 @@ class Spec(_Kept):
         object.__setattr__(self, "_plans", {})
         for name, normal in _NORMAL.items():
             value = getattr(self, name)
+            if value is None:  # the default rule, also of what is a collection
+                value = _EMPTY.get(name)
             if value is not None:
                 object.__setattr__(self, name, normal(value))
         _check_namespaces(self)
@@ -226,6 +228,13 @@ _NORMAL: dict[str, Any] = {
     "keyring": _one_of("keyring", "new", "inherit"),
     "init": _truth,
     "kill_on_parent_exit": _truth,
+}
+
+# Collections, and the default of each.
+_EMPTY: dict[str, Any] = {
+    name: value
+    for name, value in defaults_of(Spec).items()
+    if isinstance(value, (tuple, FrozenMap))
 }
 
 # An option, the namespace it needs, and whether a value asks for it.
