@@ -39,7 +39,9 @@ def version_of(python: str) -> tuple[int, int, str] | None:
 def interpreters() -> dict[str, str]:
     """{"3.12": path} of what is on PATH and under pyenv, 3.11 and later."""
     candidates = [sys.executable]
-    candidates += [path for n in range(11, 20) for s in ("", "t") if (path := shutil.which(f"python3.{n}{s}"))]
+    candidates += [
+        path for n in range(11, 20) for s in ("", "t") if (path := shutil.which(f"python3.{n}{s}"))
+    ]
     if shutil.which("pyenv"):
         root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=True)
         candidates += map(str, sorted(Path(root.stdout.strip(), "versions").glob("3.*/bin/python")))
@@ -48,7 +50,9 @@ def interpreters() -> dict[str, str]:
         version = version_of(python)
         if version and version >= (3, 11, ""):
             found.setdefault(f"{version[0]}.{version[1]}{version[2]}", python)
-    return dict(sorted(found.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])]))
+    return dict(
+        sorted(found.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])])
+    )
 
 
 def wheel_for(version: str) -> Path | None:
@@ -94,14 +98,29 @@ def main() -> None:
         command = [str(inside), "-P", "-m", "pytest", "-q", *sys.argv[1:]]
         log = BUILD / f"{version}.log"
         with log.open("w") as out:
-            status = subprocess.run(command, cwd=ROOT, stdout=out, stderr=out, check=False).returncode
+            status = subprocess.run(
+                command, cwd=ROOT, stdout=out, stderr=out, check=False
+            ).returncode
         last = log.read_text().splitlines()[-1:]
-        rows.append((version, wheel.name, last[0].strip("= ") if last else "", f"{time.monotonic() - start:.0f} s"))
-        print("  ".join(rows[-1]), "" if status == 0 else f"(exit status {status}, see {log})", flush=True)
+        rows.append(
+            (
+                version,
+                wheel.name,
+                last[0].strip("= ") if last else "",
+                f"{time.monotonic() - start:.0f} s",
+            )
+        )
+        print(
+            "  ".join(rows[-1]),
+            "" if status == 0 else f"(exit status {status}, see {log})",
+            flush=True,
+        )
     print()
     for row in rows:
         print(f"| {' | '.join(row)} |")
-    sys.exit(any(" failed" in row[2] or " error" in row[2] or " passed" not in row[2] for row in rows))
+    sys.exit(
+        any(" failed" in row[2] or " error" in row[2] or " passed" not in row[2] for row in rows)
+    )
 
 
 if __name__ == "__main__":

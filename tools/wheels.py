@@ -56,7 +56,9 @@ def find_python(tag: str) -> str:
         fits = version == least if tag == "cp311" else version >= least
         if done.returncode == 0 and fits:
             return python
-    sys.exit(f"no CPython {least[0]}.{least[1]}{'' if tag == 'cp311' else ' or newer'} with headers")
+    sys.exit(
+        f"no CPython {least[0]}.{least[1]}{'' if tag == 'cp311' else ' or newer'} with headers"
+    )
 
 
 def environment(tag: str) -> Path:
@@ -126,12 +128,14 @@ def repair(python: Path, wheel: Path, arch: str, libc: str, place: Path) -> Path
     """The wheel with the tag that it deserves."""
     if libc == "musl":
         musl_name(python, wheel, arch)
-    platform_tag = f"manylinux2014_{arch}" if libc == "glibc" else f"musllinux_1_2_{arch}"
     shutil.rmtree(place, ignore_errors=True)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    words = ["-m", "auditwheel", "repair", "--plat", platform_tag, "--wheel-dir", place, wheel]
+    words = ["-m", "auditwheel", "repair", "--plat", "auto", "--wheel-dir", place, wheel]
     run(python, *words, env={**os.environ, "PATH": path})
     (repaired,) = place.glob("*.whl")
+    kind = "manylinux" if libc == "glibc" else "musllinux"
+    if kind not in repaired.name or f"_{arch}" not in repaired.name:
+        sys.exit(f"{repaired.name} is no {kind} for {arch}")
     return repaired
 
 
@@ -162,7 +166,16 @@ def main() -> None:
     os.environ["ZIG_LOCAL_CACHE_DIR"] = str(BUILD / "zig")
 
     shutil.rmtree(BUILD / "sdist", ignore_errors=True)
-    run(environment("cp311"), "-m", "build", "--sdist", "--no-isolation", "-o", BUILD / "sdist", ROOT)
+    run(
+        environment("cp311"),
+        "-m",
+        "build",
+        "--sdist",
+        "--no-isolation",
+        "-o",
+        BUILD / "sdist",
+        ROOT,
+    )
     (sdist,) = (BUILD / "sdist").glob("*.tar.gz")
     shutil.copy(sdist, options.out)
     wheels = []

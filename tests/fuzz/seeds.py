@@ -1,6 +1,6 @@
 """Writes a corpus for the plan's fuzzer: blobs of all kinds of descriptions, and plans with them.
 
-    python tests/fuzz/seeds.py DIRECTORY
+python tests/fuzz/seeds.py DIRECTORY
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from support import compiled  # noqa: E402
+from support import compiled
 
-import nsext  # noqa: E402
-from nsext import _native  # noqa: E402
-from nsext._compile import body_of, compile  # noqa: E402
+import nsext
+from nsext import _native
+from nsext._compile import body_of, compile
 
 RANGES = [(0, 1000, 10), (10, 5000, 1)]
 BOXES = [
@@ -75,7 +75,9 @@ def main() -> None:
     number = 0
     for box in BOXES:
         compiled = compile(box, body=body_of(box))
-        blob = _native.pack(compiled.clone_flags, compiled.steps, compiled.uid_map, compiled.gid_map)
+        blob = _native.pack(
+            compiled.clone_flags, compiled.steps, compiled.uid_map, compiled.gid_map
+        )
         (place / f"blob-{number}").write_bytes(b"\0" + blob)
         number += 1
     with tempfile.TemporaryDirectory() as scratch:
