@@ -109,6 +109,10 @@ VALUES = {
     "personality": st.sampled_from([0, 0x0040000, 2**32]),
     "timer_slack": st.sampled_from([1, 50000, 0, 2**64]),
     "dumpable": st.just(None),
+    "capabilities": st.sampled_from([(), "all", ["net_raw"], ["CAP_NO"], None]),
+    "ambient": st.sampled_from([(), ["net_raw"], ["no"]]),
+    "no_new_privs": FLAG,
+    "keyring": st.sampled_from(["new", "inherit", None, "old"]),
     "init": FLAG,
     "kill_on_parent_exit": FLAG,
 }

@@ -37,7 +37,7 @@ def run(*command: object, **keywords: object) -> str:
 
 
 def find_python(tag: str) -> str:
-    """An interpreter that can build for *tag*: NSEXT_CP311 in the environment, or one that is found."""
+    """An interpreter that can build for *tag*: what NSEXT_CP311 names, or one that is found."""
     least = PYTHONS[tag]
     found = [os.environ.get(f"NSEXT_{tag.upper()}"), sys.executable]
     minors = [least[1]] if tag == "cp311" else range(least[1], 20)
