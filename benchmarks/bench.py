@@ -16,12 +16,13 @@ import os
 import statistics
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import measure
 import report
 import sandbox
+from bodies import bodies
 from contenders import (
     ALL,
     FORK,
@@ -39,6 +40,7 @@ from contenders import (
     build,
     contenders,
 )
+from loops import Loop, loops
 from measure import MIB, Table, interleave, pinned, working
 
 SIZES = (0, 256 * MIB, 1024 * MIB, 2048 * MIB, 4096 * MIB)
@@ -60,6 +62,9 @@ class Times:
     passes: int
     threads: float
     sandbox: sandbox.Times
+    bodies: float
+    loops: float
+    rounds: int
 
 
 FULL = Times(
@@ -72,6 +77,9 @@ FULL = Times(
     passes=5,
     threads=0.5,
     sandbox=sandbox.FULL,
+    bodies=35,
+    loops=1.5,
+    rounds=5,
 )
 QUICK = Times(
     plain=4,
@@ -83,6 +91,9 @@ QUICK = Times(
     passes=1,
     threads=0.15,
     sandbox=sandbox.QUICK,
+    bodies=5,
+    loops=0.5,
+    rounds=3,
 )
 
 
@@ -97,6 +108,9 @@ class Results:
     passes: list[dict[int, Table]] = field(default_factory=list)  # each by MiB resident
     threads: dict[int, dict[str, float]] = field(default_factory=dict)  # spawns per second
     sandbox: sandbox.Results = field(default_factory=sandbox.Results)
+    bodies: Table = field(default_factory=dict)
+    loops: dict[str, Loop] = field(default_factory=dict)
+    loops_resident: int = 0  # MiB
     seconds: float = 0
 
     @property
@@ -124,6 +138,9 @@ class Results:
             **tables,
             "threads": self.threads,
             "sandbox": self.sandbox.as_json(),
+            "bodies": measure.as_json(self.bodies) if self.bodies else {},
+            "loops": {name: asdict(loop) for name, loop in self.loops.items()},
+            "loops_resident": self.loops_resident,
             "targets": [target.as_json() for target in report.targets(self)],
             "seconds": self.seconds,
         }
@@ -190,6 +207,26 @@ class Benchmark:
                 self.results.passes.append(one)
                 ballast.release()
 
+    def bodies(self) -> None:
+        say("helper, init and join")
+        kinds = FOUR if self.results.privileged else f"user {FOUR}"
+        with pinned(), bodies(self.tools, kinds) as found:
+            self.results.bodies = interleave(working(found), self.times.bodies)
+
+    def loops(self) -> None:
+        """asyncio in a process with much memory."""
+        ballast = measure.Ballast()
+        fit = [size for size in SIZES if size < measure.available_memory() * 0.7]
+        size = max(fit, default=0)
+        say(f"asyncio, {size // MIB} MiB resident")
+        ballast.grow(size)
+        try:
+            kinds = FOUR if self.results.privileged else f"user {FOUR}"
+            self.results.loops = loops(self.tools, self.times.loops, self.times.rounds, kinds)
+            self.results.loops_resident = size // MIB
+        finally:
+            ballast.release()
+
     def threads(self) -> None:
         ready = self._ready(FOUR, IN_THREADS)
         for count in THREADS:
@@ -239,10 +276,12 @@ def main() -> None:
         benchmark = Benchmark(tools, QUICK if options.quick else FULL)
         for part in (
             benchmark.namespaces,
+            benchmark.bodies,
             benchmark.unpinned,
             benchmark.memory,
             benchmark.threads,
             benchmark.sandbox,
+            benchmark.loops,
         ):
             part()
     results = benchmark.results

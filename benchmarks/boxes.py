@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from contenders import Call, Contender, check, run_and_wait
+from contenders import Call, Contender, run_and_wait
 
 import nsext
 
@@ -80,7 +80,7 @@ def _nsext(box: Box, init: bool) -> Call:
         init=init,
     )
     args, spawn = [PROGRAM], nsext.spawn
-    return lambda: check(spawn(args, sandbox=sandbox).wait())
+    return lambda: spawn(args, sandbox=sandbox).wait()
 
 
 def _bwrap(box: Box, *words: str) -> Call | None:

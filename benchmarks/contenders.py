@@ -27,7 +27,8 @@ HERE = Path(__file__).resolve().parent
 LIBC = ctypes.CDLL(None, use_errno=True)
 clock = time.perf_counter_ns
 
-Call = Callable[[], object]
+Call = Callable[[], int]
+"""Spawn and wait: 0, or what went wrong."""
 
 # What unshare(1) and bwrap(1) call the kinds; bwrap makes a mount namespace always.
 KINDS = ("mnt", "uts", "ipc", "user", "pid", "net", "cgroup", "time")
@@ -53,10 +54,11 @@ class Tools:
     program: str
     library: ctypes.CDLL
 
-    def reference(self, flags: int) -> int:
-        """Run the C reference: the nanoseconds of a spawn."""
+    def reference(self, flags: int, twice: bool = False) -> int:
+        """Run the C reference: the nanoseconds of a spawn.  *twice*: with one exec more."""
         taken = ctypes.c_int64()
-        error = self.library.reference_run(self.program.encode(), flags, ctypes.byref(taken))
+        path = self.program.encode()
+        error = self.library.reference_run(path, flags, twice, ctypes.byref(taken))
         if error < 0:
             raise OSError(-error, os.strerror(-error))
         check(error)
@@ -94,7 +96,7 @@ def _unshare(flags: int) -> None:
 unshare: Callable[[int], None] = getattr(os, "unshare", _unshare)
 
 
-def _fields(kinds: str) -> dict[str, Any]:
+def fields_of(kinds: str) -> dict[str, Any]:
     """nsext's keywords for the kernel work of the other contenders: namespaces and no more."""
     words = kinds.split()
     fields: dict[str, object] = {"new": kinds} if words else {}
@@ -106,26 +108,26 @@ def _fields(kinds: str) -> dict[str, Any]:
 
 
 def _spawn(tools: Tools, kinds: str) -> Call:
-    args, spawn, box = [tools.program], nsext.spawn, nsext.Sandbox(**_fields(kinds))
-    return lambda: check(spawn(args, sandbox=box).wait())
+    args, spawn, box = [tools.program], nsext.spawn, nsext.Sandbox(**fields_of(kinds))
+    return lambda: spawn(args, sandbox=box).wait()
 
 
 def _popen(tools: Tools, kinds: str) -> Call:
-    args, fields, popen = [tools.program], _fields(kinds), nsext.Popen
-    return lambda: check(popen(args, **fields).wait())
+    args, fields, popen = [tools.program], fields_of(kinds), nsext.Popen
+    return lambda: popen(args, **fields).wait()
 
 
 def _subprocess(tools: Tools, kinds: str) -> Call:
     args, popen = [tools.program], subprocess.Popen
-    return lambda: check(popen(args).wait())
+    return lambda: popen(args).wait()
 
 
 def run_and_wait(argv: list[str]) -> Call:
     environ = dict(os.environ)
 
-    def call() -> None:
+    def call() -> int:
         pid = os.posix_spawn(argv[0], argv, environ)
-        check(os.waitpid(pid, 0)[1])
+        return os.waitpid(pid, 0)[1]
 
     return call
 
@@ -139,7 +141,7 @@ def _fork(tools: Tools, kinds: str) -> Call:
     program, argv, flags = tools.program, [tools.program], flags_of(kinds)
     twice = flags & nsext.CloneFlags.NEWPID
 
-    def call() -> None:
+    def call() -> int:
         pid = os.fork()
         if pid == 0:
             try:
@@ -151,14 +153,14 @@ def _fork(tools: Tools, kinds: str) -> Call:
                 os.execv(program, argv)
             finally:
                 os._exit(127)
-        check(os.waitpid(pid, 0)[1])
+        return os.waitpid(pid, 0)[1]
 
     return call
 
 
 def _preexec(tools: Tools, kinds: str) -> Call:
     args, popen, flags = [tools.program], subprocess.Popen, flags_of(kinds)
-    return lambda: check(popen(args, preexec_fn=lambda: unshare(flags)).wait())
+    return lambda: popen(args, preexec_fn=lambda: unshare(flags)).wait()
 
 
 def _unshare_tool(tools: Tools, kinds: str) -> Call | None:
@@ -191,8 +193,9 @@ class Contender:
         call, samples = self.call, []
         for _ in range(count):
             start = clock()
-            call()
+            status = call()
             samples.append(clock() - start)
+            check(status)
         return samples
 
     def spawn_until(self, start: threading.Barrier, seconds: float) -> int:
@@ -208,10 +211,13 @@ class Contender:
 class Reference(Contender):
     """clone(VM | VFORK) + exec + waitid, all in C."""
 
-    def __init__(self, tools: Tools, kinds: str) -> None:
-        flags = flags_of(kinds)
-        super().__init__(REFERENCE, lambda: tools.reference(flags))
-        self.measure = partial(tools.reference, flags)
+    def __init__(self, tools: Tools, kinds: str, twice: bool = False) -> None:
+        self.measure = partial(tools.reference, flags_of(kinds), twice)
+        super().__init__(TWICE if twice else REFERENCE, self._once)
+
+    def _once(self) -> int:
+        self.measure()
+        return 0
 
     def sample(self, count: int) -> list[int]:
         measure = self.measure
@@ -219,6 +225,7 @@ class Reference(Contender):
 
 
 REFERENCE = "C reference"
+TWICE = "C reference, one exec more"
 SPAWN = "nsext.spawn"
 POPEN = "nsext.Popen"
 SUBPROCESS = "subprocess.Popen"

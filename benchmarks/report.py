@@ -7,9 +7,11 @@ import platform
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import truediv
 from typing import TYPE_CHECKING, Any
 
 import sandbox
+from bodies import HELPER, INIT, JOIN, NSENTER
 from contenders import (
     ALL,
     FORK,
@@ -22,6 +24,7 @@ from contenders import (
     SPAWN,
     SUBPROCESS,
 )
+from loops import ASYNCIO, OURS, OURS_FOUR
 from measure import Series, Table, available_memory
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ NOTES = (
     "All but nsext make the namespaces and no more; nsext also writes the id maps of a new user "
     "namespace.",
     "subprocess.Popen and os.posix_spawn make no namespaces: they are the yardstick.",
+    "The helper body is asked for by hand here: the same steps, one exec more.",
     "preexec_fn=unshare leaves the program itself outside the new pid namespace.",
     "bwrap always makes a mount namespace and binds its root; it has no time namespace, which "
     '"all" is without there.',
@@ -67,6 +71,7 @@ class Target:
     value: float | None  # None: it could not be measured here
     limit: float
     at_least: bool = False
+    unit: str = "x"
 
     @property
     def met(self) -> bool | None:
@@ -84,6 +89,7 @@ class Target:
             "value": self.value,
             "limit": self.limit,
             "at_least": self.at_least,
+            "unit": self.unit,
             "met": self.met,
         }
 
@@ -115,7 +121,37 @@ def targets(results: Results) -> list[Target]:
             )
         found.append(Target(f"{name}, 4 GiB resident, to none", value, 1.1))
     found += [Target(*target) for target in sandbox.targets(results.sandbox)]
-    return found
+    return [*found, *_helper_targets(results), *_loop_targets(results)]
+
+
+def _helper_targets(results: Results) -> list[Target]:
+    table = results.bodies
+    more = None
+    if HELPER in table:
+        more = table[HELPER].more(table[SPAWN])
+    return [
+        Target("helper body, more than inline", more, 50, unit=" µs"),
+        Target("init=True, to the C reference without", _ratio(table, INIT, REFERENCE), 2),
+        Target("join= of four, to new= of the same", _ratio(table, JOIN, SPAWN), 1),
+        Target("nsenter(1) of four, to join=", _ratio(table, NSENTER, JOIN), 1, True),
+    ]
+
+
+def _loop_targets(results: Results) -> list[Target]:
+    rate = stall = None
+    if results.loops:
+        ours, theirs = results.loops[OURS], results.loops[ASYNCIO]
+        rate = statistics.median(map(truediv, ours.rates, theirs.rates))
+        stall = max(ours.stalls + results.loops[OURS_FOUR].stalls)
+    where = f"{_size(results.loops_resident)} resident"
+    return [
+        Target(f"asyncio, {where}: spawns per second, to its own", rate, 1, True),
+        Target(f"asyncio, {where}: largest stall of the loop", stall, 5, unit=" ms"),
+    ]
+
+
+def _size(mib: int) -> str:
+    return f"{mib // 1024} GiB" if mib >= 1024 else f"{mib} MiB"
 
 
 def _number(value: float) -> str:
@@ -151,14 +187,36 @@ def _by_key(columns: dict[Any, Table], cell: Callable[[Series, Table], str]) -> 
     ]
 
 
-def _sections(results: Results, layout: Layout) -> list[str]:
-    out = []
-    for kinds in ("", FOUR):
-        header = ["", "median µs", "p95 µs", "median ÷ C", "p95 ÷ C"]
-        header += ["median ÷ subprocess", "p95 ÷ subprocess"]
-        title = f"Spawn and wait, {_kinds(kinds)}"
-        out.append(layout(title, header, _scenario(results.pinned[kinds], (REFERENCE, SUBPROCESS))))
+def _spawns(results: Results, layout: Layout) -> list[str]:
+    header = ["", "median µs", "p95 µs", "median ÷ C", "p95 ÷ C"]
+    header += ["median ÷ subprocess", "p95 ÷ subprocess"]
+    return [
+        layout(
+            f"Spawn and wait, {_kinds(kinds)}",
+            header,
+            _scenario(results.pinned[kinds], (REFERENCE, SUBPROCESS)),
+        )
+        for kinds in ("", FOUR)
+    ]
 
+
+def _both(results: Results, layout: Layout) -> str:
+    """The two scenarios in one table."""
+    tables = [results.pinned[""], results.pinned[FOUR]]
+    header = ["", "none: µs", "÷ C", f"{FOUR.replace(' ', ', ')}: µs", "÷ C"]
+    rows: list[Row] = []
+    for name in NAMES:
+        row = [name]
+        for table in tables:
+            if name not in table or (name in PLAIN and table is tables[1]):
+                row += ["", ""]
+                continue
+            row += [_number(table[name].median), _times(table[name].ratio(table[REFERENCE]))]
+        rows.append(row)
+    return layout("Spawn and wait, by new namespaces: median", header, rows)
+
+
+def _kinds_apart(results: Results, layout: Layout) -> list[str]:
     columns = {
         kinds: {name: series for name, series in table.items() if name not in PLAIN}
         for kinds in (*KINDS, ALL)
@@ -166,22 +224,47 @@ def _sections(results: Results, layout: Layout) -> list[str]:
     }
     header = ["", *(_kinds(kinds) for kinds in columns)]
     rows = _by_key(columns, lambda series, table: _number(series.median))
-    out.append(layout("Each kind of namespace alone, and all eight: median µs", header, rows))
-    rows = _by_key(columns, lambda series, table: _times(series.ratio(table[REFERENCE])))
-    out.append(layout("The same, ÷ C reference", header, rows[1:]))
+    ratios = _by_key(columns, lambda series, table: _times(series.ratio(table[REFERENCE])))
+    return [
+        layout("Each kind of namespace alone, and all eight: median µs", header, rows),
+        layout("The same, ÷ C reference", header, ratios[1:]),
+    ]
 
-    header = ["", *(f"{size} MiB" for size in results.memory)]
+
+def _bodies(results: Results, layout: Layout) -> str:
+    table = results.bodies
+    header = ["", "median µs", "p95 µs", "median ÷ C", "median ÷ nsext.spawn"]
+    rows = [
+        [
+            name,
+            _number(series.median),
+            _number(series.p95),
+            _times(series.ratio(table[REFERENCE])),
+            _times(series.ratio(table[SPAWN])),
+        ]
+        for name, series in table.items()
+    ]
+    return layout("Four namespaces: helper body, init, join", header, rows)
+
+
+def _memory(results: Results, layout: Layout) -> str:
+    header = ["", *(_size(size) for size in results.memory)]
     rows = _by_key(results.memory, lambda series, table: _number(series.median))
     title = "Four namespaces, by memory resident in the parent: median µs"
-    out.append(layout(title, header, rows))
+    return layout(title, header, rows)
 
+
+def _threads(results: Results, layout: Layout) -> str:
     header = ["", *(f"{count} thread{'s' * (count > 1)}" for count in results.threads)]
     rows = [
         [name, *(f"{rates[name]:,.0f}" for rates in results.threads.values())]
         for name in next(iter(results.threads.values()))
     ]
-    out.append(layout("Four namespaces, by threads, not pinned: spawns per second", header, rows))
+    return layout("Four namespaces, by threads, not pinned: spawns per second", header, rows)
 
+
+def _unpinned(results: Results, layout: Layout) -> list[str]:
+    out = []
     for kinds, table in results.unpinned.items():
         header = ["", "mean µs", "p95 µs", "mean ÷ C", "p95 ÷ C"]
         reference = table[REFERENCE]
@@ -196,20 +279,35 @@ def _sections(results: Results, layout: Layout) -> list[str]:
             for name, series in table.items()
         ]
         out.append(layout(f"Not pinned, {_kinds(kinds)}", header, rows))
+    return out
 
-    out += sandbox.sections(results.sandbox, layout)
 
+def _loops(results: Results, layout: Layout) -> str:
+    header = ["", "spawns per second", "largest stall ms", "median of the rounds' largest ms"]
+    rows = [
+        [
+            name,
+            f"{statistics.median(loop.rates):,.0f}",
+            _times(max(loop.stalls)),
+            _times(statistics.median(loop.stalls)),
+        ]
+        for name, loop in results.loops.items()
+    ]
+    size = _size(results.loops_resident)
+    return layout(f"create_subprocess_exec(), {size} resident, not pinned", header, rows)
+
+
+def _targets(results: Results, layout: Layout) -> str:
     rows = [
         [
             target.promise,
-            "" if target.value is None else f"{_times(target.value)}x",
-            f"{'at least' if target.at_least else 'at most'} {target.limit:g}x",
+            "" if target.value is None else f"{_times(target.value)}{target.unit}",
+            f"{'at least' if target.at_least else 'at most'} {target.limit:g}{target.unit}",
             target.verdict,
         ]
         for target in targets(results)
     ]
-    out.append(layout("Targets", ["", "measured", "target", ""], rows))
-    return out
+    return layout("Targets", ["", "measured", "target", ""], rows)
 
 
 def _where(results: Results) -> str:
@@ -236,10 +334,32 @@ def as_markdown(title: str, header: Row, rows: Sequence[Row]) -> str:
 
 
 def text(results: Results) -> str:
+    """All of it."""
+    sections = [
+        *_spawns(results, plain),
+        *_kinds_apart(results, plain),
+        _bodies(results, plain),
+        _memory(results, plain),
+        _threads(results, plain),
+        *_unpinned(results, plain),
+        _loops(results, plain),
+        *sandbox.sections(results.sandbox, plain),
+        _targets(results, plain),
+    ]
     end = "\n".join((*NOTES, _where(results), f"{results.seconds:.0f} seconds."))
-    return "\n".join((*_sections(results, plain), end))
+    return "\n".join((*sections, end))
 
 
 def markdown(results: Results) -> str:
+    """What is of most use, for the README."""
+    layout = as_markdown
+    tables = [
+        _both(results, layout),
+        _bodies(results, layout),
+        _memory(results, layout),
+        _loops(results, layout),
+        *sandbox.sections(results.sandbox, layout),
+        _targets(results, layout),
+    ]
     notes = "\n".join(f"- {note}" for note in NOTES)
-    return "\n".join((_where(results), "", *_sections(results, as_markdown), notes, ""))
+    return "\n".join((_where(results), "", *tables, notes, ""))

@@ -27,8 +27,10 @@ NSX_CHILD_CODE long step_relay(struct nsx_child *child, const struct nsx_step *s
     struct nsx_plan *plan = child->plan;
     struct nsx_second second = {.plan = plan, .hold = child->hold, .begin = begin};
     second.step = plan->record.step;
-    const long pid = nsx_helper_clone((long)step->arg[0] | NSX_CLONE_PARENT | CLONE_PARENT_SETTID_,
-                                      &plan->record.relay_pid, NULL, &second);
+    /* With our table of descriptors, not a copy: we end, and touch it no more. */
+    const long flags =
+        (long)step->arg[0] | NSX_CLONE_PARENT | CLONE_PARENT_SETTID_ | NSX_CLONE_FILES;
+    const long pid = nsx_helper_clone(flags, &plan->record.relay_pid, NULL, &second);
     if (pid < 0)
         return pid;
     nsx_syscall(__NR_exit_group, 0, 0, 0, 0, 0, 0);
