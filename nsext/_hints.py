@@ -68,6 +68,8 @@ def step_hint(name: str, number: int, new: int) -> str | None:
         return "/proc is not mounted, or the kernel lacks this namespace"
     if number == errno.ENOENT and name == "oom_score_adj":
         return "/proc is not mounted"
+    if name == "join" and number == errno.ESRCH:
+        return "the process has ended"
     if name == "join" and number == errno.EPERM:
         return "joining needs CAP_SYS_ADMIN in the user namespace that owns it; join that, too"
     if name in ("propagation", "pivot") and number == errno.EINVAL:

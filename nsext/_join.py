@@ -150,14 +150,15 @@ def has_ended(pidfd: int) -> bool:
 class Opened:
     """Descriptors of the namespaces to join, and what to close afterwards."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool) -> None:
         self.pairs: list[tuple[int, int]] = []
         self._own: list[int] = []
+        self._at_once = at_once
 
     @property
     def kinds(self) -> int:
         """Kinds that are joined."""
-        return sum(kind for _, kind in self.pairs)
+        return sum(kinds for _, kinds in self.pairs)
 
     def close(self) -> None:
         """Close what was opened here."""
@@ -181,11 +182,16 @@ class Opened:
 
     def process(self, pid: int, kinds: int | None, alive: int, what: str) -> None:
         """The namespaces of a process, which *alive*, its pidfd, tells from a later one."""
-        from . import _nsfs
-
+        if self._at_once and kinds is not None:
+            # The pidfd itself, by which the child enters all of them at once, if the process
+            # has not ended by then.  See setns(2).
+            self._add(alive, kinds, what)
+            return
         for kind, flag in BY_KIND.items():
             if not flag & (ALL if kinds is None else kinds):
                 continue
+            from . import _nsfs
+
             try:
                 fd = _nsfs.of_process(alive, pid, kind)
             except OSError as error:
@@ -247,7 +253,8 @@ class Opened:
 
 def open_joins(join: Join, new: int) -> Opened:
     """Open the namespaces of *join*.  Raises SpawnError, ValueError; then nothing stays open."""
-    opened = Opened()
+    # Who has joined a user namespace may no longer look at a process that he could look at before.
+    opened = Opened(all(kinds and not kinds & _flags.NEWUSER for kinds, _ in join.pairs))
     try:
         for kinds, target in join.pairs:
             opened.target(kinds, target)

@@ -11,10 +11,27 @@ enum { PART_OPEN = 1, PART_ENTER = 2 };
 #define O_PATH_CLOEXEC (010000000 | 02000000)
 #define PROC_SUPER_MAGIC_ 0x9fa0
 
-NSX_CHILD_CODE static long join_one(struct nsx_child *child, struct nsx_join *join)
+/* A pidfd is for several kinds at once; where that fails, one by one: which? */
+NSX_CHILD_CODE static long enter(struct nsx_child *child, const struct nsx_join *join)
 {
     child->aux = (int32_t)join->kind;
     long error = sys_setns(join->fd, join->kind);
+    if (error >= 0 || !(join->kind & (join->kind - 1)))
+        return error;
+    for (uint32_t kind = 1; kind; kind <<= 1) {
+        if (!(join->kind & kind))
+            continue;
+        child->aux = (int32_t)kind;
+        error = sys_setns(join->fd, kind);
+        if (error < 0)
+            return error;
+    }
+    return 0;
+}
+
+NSX_CHILD_CODE static long join_one(struct nsx_child *child, struct nsx_join *join)
+{
+    long error = enter(child, join);
     if (error >= 0) {
         join->done = 1;
         /* Not closed: the table may pass it on.  What it does not name, goes there. */
