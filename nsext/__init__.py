@@ -56,6 +56,7 @@ if _EVERYTHING:
     from ._persist import unpersist
     from ._popen import Popen
     from ._process import Process
+    from ._profile import seccomp_default
     from ._report import Finding, Report
     from ._root import Root, open_in
     from ._run import (
@@ -144,6 +145,7 @@ __all__ = [
     "open_process",
     "pidfd_open",
     "run",
+    "seccomp_default",
     "setns",
     "spawn",
     "translate_pid",

@@ -12,8 +12,10 @@ import pwd
 import resource
 import select
 import struct
+import tempfile
 
 from . import (
+    _capabilities,
     _clone_flags,
     _compile_mounts,
     _describe,
@@ -22,6 +24,7 @@ from . import (
     _hints_mounts,
     _join,
     _nsfs,
+    _seccomp,
     _timeout,
     _usage,
     _wait_async,

@@ -16,6 +16,7 @@ from ._spec import (
     Propagation,
     Rlimits,
     Scheduling,
+    Seccomp,
     Size,
     Spec,
     StrOrBytesPath,
@@ -54,6 +55,7 @@ class NamespaceFields(TypedDict, total=False):
     ambient: Iterable[str]
     securebits: int | None
     no_new_privs: bool | None
+    seccomp: Seccomp | None
     keyring: Keyring | None
     init: bool
     kill_on_parent_exit: bool

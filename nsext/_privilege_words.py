@@ -44,6 +44,8 @@ def describe_privilege(step: Step) -> str | None:
     name, args = step[0], step[1:]
     if name == "capabilities":
         return _capabilities(*args)
+    if name == "seccomp":
+        return f"load a seccomp filter of {len(args[0]) // 8} instructions"
     return _PLAIN.get(name)
 
 
@@ -56,6 +58,10 @@ def describe_privilege_failure(step: Step, aux: int) -> str | None:
 
 def privilege_hint(name: str, number: int) -> str | None:
     """Why such a step failed."""
+    if name == "seccomp":
+        if number in (errno.EACCES, errno.EPERM):
+            return "a filter needs no_new_privs, or CAP_SYS_ADMIN"
+        return "the kernel's check has refused the program" if number == errno.EINVAL else None
     if name == "keyring":
         if number == errno.EDQUOT:
             return (

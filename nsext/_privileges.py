@@ -24,7 +24,7 @@ def wants_no_new_privs(spec: Spec, new: int) -> bool:
     """Whether the program shall gain nothing by exec; see Sandbox."""
     if spec.no_new_privs is not None:
         return spec.no_new_privs
-    return bool(new & _flags.NEWUSER) or spec.capabilities is not None
+    return bool(new & _flags.NEWUSER or spec.capabilities is not None or spec.seccomp)
 
 
 def keyring_steps(spec: Spec, new: int) -> list[Step]:
@@ -75,4 +75,9 @@ def capability_steps(spec: Spec, new: int) -> list[Step]:
 
 def last_steps(spec: Spec, new: int) -> list[Step]:
     """What holds for all that comes after, exec included."""
-    return [("no_new_privs",)] if wants_no_new_privs(spec, new) else []
+    steps: list[Step] = []
+    if wants_no_new_privs(spec, new):
+        steps.append(("no_new_privs",))
+    for program in spec.seccomp or ():  # type: ignore[union-attr]
+        steps.append(("seccomp", program))
+    return steps

@@ -57,7 +57,10 @@ class Sandbox(Spec):
     ambient: capabilities to raise in the ambient set.
     securebits: as PR_SET_SECUREBITS(2const) takes them; set after the ids.
     no_new_privs: the program and its children gain nothing by exec.  None: iff user is new, or
-        capabilities are given.  See PR_SET_NO_NEW_PRIVS(2const).
+        capabilities or seccomp are given.  See PR_SET_NO_NEW_PRIVS(2const).
+    seccomp: BPF in bytes, what exports it (SyscallFilter of pyseccomp or libseccomp), "default" for
+        seccomp_default(), or several of these, loaded in order.  They have to let through execve,
+        rt_sigaction, rt_sigprocmask and each other.  See seccomp(2).
     keyring: "new", an empty session keyring, or "inherit" the caller's.  None: "new" iff user is
         new or root is given.  See keyrings(7).
     dumpable: of the child of clone(entry) only; exec sets it anew.  See PR_SET_DUMPABLE(2const).

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._join import Joins
     from ._keywords import SandboxFields
     from ._mounts import MountSpec
+    from ._seccomp import Filter
 
 StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 IdMap: TypeAlias = "Literal['root', 'self'] | int | Sequence[tuple[int, int, int]]"
@@ -24,6 +25,7 @@ Propagation: TypeAlias = "Literal['private', 'slave', 'shared', 'unchanged']"
 Limit: TypeAlias = "Size | tuple[Size, Size]"
 Rlimits: TypeAlias = "Mapping[str, Limit] | Mapping[int, Limit] | Mapping[str | int, Limit]"
 Scheduling: TypeAlias = "str | tuple[str, int]"
+Seccomp: TypeAlias = "Literal['default'] | Filter | Sequence[Filter | Literal['default']]"
 Keyring: TypeAlias = "Literal['new', 'inherit']"
 Capabilities: TypeAlias = "Iterable[str] | Literal['all']"
 
@@ -73,6 +75,7 @@ class Spec(_Kept):
     ambient: Iterable[str] = ()
     securebits: int | None = None
     no_new_privs: bool | None = None
+    seccomp: Seccomp | None = None
     keyring: Keyring | None = None
     init: bool = False
     kill_on_parent_exit: bool = False
@@ -140,6 +143,12 @@ def _capabilities() -> Any:
     from . import _capabilities as module  # only where it is asked for
 
     return module
+
+
+def _filters(value: Any) -> Any:
+    from ._seccomp import filters
+
+    return filters(value)
 
 
 def _truth(value: Any) -> bool:
@@ -225,6 +234,7 @@ _NORMAL: dict[str, Any] = {
     "ambient": lambda value: _capabilities().names(value, "ambient") if value != () else (),
     "securebits": _in_range("securebits", 0, 2**32 - 1),
     "no_new_privs": _truth,
+    "seccomp": lambda value: _filters(value),
     "keyring": _one_of("keyring", "new", "inherit"),
     "init": _truth,
     "kill_on_parent_exit": _truth,

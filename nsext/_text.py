@@ -60,6 +60,14 @@ def _mounts(mounts: Any) -> Any:
     return [dump(spec) for spec in mounts]
 
 
+def _filters(programs: Any) -> Any:
+    from ._profile import seccomp_default
+
+    if any(program != seccomp_default() for program in programs):
+        raise ValueError("BPF has no text form; the built-in filter has: 'default'")
+    return ["default"] * len(programs)
+
+
 # Fields whose normal form is not plain already.
 _DUMP: dict[str, Any] = {
     "new": kind_names,
@@ -67,6 +75,7 @@ _DUMP: dict[str, Any] = {
     "root": _root,
     "mounts": _mounts,
     "rlimits": _limits,
+    "seccomp": _filters,
 }
 
 

@@ -130,6 +130,7 @@ def _step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[t
                 "dumpable": "prctl",
                 "no_new_privs": "prctl",
                 "keyring": "keyctl",
+                "seccomp": "prctl",
             }
             return [(calls.get(name, name), 0)]
 

@@ -110,6 +110,7 @@ SAMPLES = {
     "ambient": [("--ambient chown --ambient kill", ["chown", "kill"])],
     "securebits": [("--securebits 0x3", 3)],
     "no_new_privs": [("--no-new-privs", True), ("--new-privs", False)],
+    "seccomp": [("--seccomp default --seccomp default", ["default", "default"])],
     "keyring": [("--keyring new", "new")],
     "init": [("--init", True), ("--no-init", False)],
     "kill_on_parent_exit": [("--kill-on-parent-exit", True), ("--no-kill-on-parent-exit", False)],

@@ -56,7 +56,11 @@ SANDBOXES = {
     ),
     "plain": nsext.Sandbox(process_group=0, nice=1),
     "capabilities": nsext.Sandbox(
-        new="user", capabilities=["kill", "chown"], ambient=["kill"], securebits=2
+        new="user",
+        capabilities=["kill", "chown"],
+        ambient=["kill"],
+        securebits=2,
+        seccomp=["default", "default"],
     ),
     "attributes": nsext.Sandbox(
         ionice=("best-effort", 7), scheduler="batch", personality=0, timer_slack=1000

@@ -106,3 +106,15 @@ def test_keyring():
 @fails("keyring")
 def test_keyring_fails():
     refused("keyctl", 1, "setup", "join a new session keyring", keyring="new")
+
+
+@does("seccomp")
+def test_seccomp():
+    """What a filter refuses is in test_seccomp.py."""
+    with running(seccomp="default") as child:
+        assert (status(child.pid)["Seccomp"], status(child.pid)["Seccomp_filters"]) == ("2", "1")
+
+
+@fails("seccomp")
+def test_seccomp_fails():
+    refused("prctl", 1, "setup", "load a seccomp filter", argument=22, seccomp="default")

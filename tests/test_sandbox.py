@@ -43,6 +43,7 @@ FULL = {
     "securebits": 1,
     "no_new_privs": False,
     "keyring": "inherit",
+    "seccomp": ["default", bytes(8)],
     "join": 1,
     "user": 12,
     "group": 13,
@@ -163,7 +164,7 @@ def test_repr_shows_what_is_given_and_hides_the_environment():
 
 
 def test_repr_can_be_evaluated():
-    fields = {name: value for name, value in FULL.items() if name != "env"}
+    fields = {name: value for name, value in FULL.items() if name not in ("env", "seccomp")}
     box = Sandbox(**fields)
     assert eval(repr(box), vars(nsext)) == box
 

@@ -173,6 +173,20 @@ def _capabilities(words: Sequence[str]) -> Any:
     return "all" if names == ["all"] else names
 
 
+def _filters(words: Sequence[str]) -> Any:
+    filters: list[Any] = []
+    for word in words:
+        if word == "default":
+            filters.append(word)
+            continue
+        try:
+            with open(word, "rb") as file:
+                filters.append(file.read())
+        except OSError as error:
+            raise ValueError(f"{word}: {error.strerror}") from None
+    return filters
+
+
 def _root(words: Sequence[str]) -> Any:
     from .mounts import root
 
@@ -249,6 +263,7 @@ FIELD_OPTIONS: tuple[Option, ...] = (
     _field("ambient", "ambient capabilities", "CAPS", _items),
     _field("securebits", "PR_SET_SECUREBITS, a number", "BITS", _number),
     _field("no_new_privs", "PR_SET_NO_NEW_PRIVS"),
+    _field("seccomp", "default, or a file with BPF; loaded in order", "default|FILE", _filters),
     _field("keyring", "the session keyring: new or inherit", "HOW", _last),
     _field("init", "a small init as PID 1, or as a subreaper"),
     _field("kill_on_parent_exit", "the program dies with nsext (the default)"),

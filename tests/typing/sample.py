@@ -79,6 +79,7 @@ box = nsext.Sandbox(
     securebits=0,
     no_new_privs=True,
     keyring="new",
+    seccomp=[nsext.seccomp_default(), b"12345678"],
     user=1000,
     group=1000,
     extra_groups=[],
