@@ -237,15 +237,15 @@ NSX_SYS long sys_futex(uint32_t *word, long operation, uint32_t value, const lon
     return nsx_syscall(__NR_futex, NSX_P(word), operation, (long)value, NSX_P(timeout), 0, 0);
 }
 
-/* 1 if fd can be read at once: a pidfd, its process has ended. */
-NSX_SYS int sys_is_readable(int fd)
+/* 1 if fd can be read at once: a pidfd, its process has ended.  0, or -errno. */
+NSX_SYS long sys_is_readable(int fd)
 {
     struct {
         int fd;
         short events, revents;
     } poll = {fd, 1, 0};
     const long now[2] = {0, 0};
-    return nsx_syscall(__NR_ppoll, NSX_P(&poll), 1, NSX_P(now), 0, 0, 0) > 0;
+    return nsx_syscall(__NR_ppoll, NSX_P(&poll), 1, NSX_P(now), 0, 0, 0);
 }
 
 #endif

@@ -144,7 +144,7 @@ def describe(step: Step, steps: tuple[Step, ...] = ()) -> str:
 def describe_failure(step: Step, aux: int, steps: tuple[Step, ...] = ()) -> str:
     """As describe(), with the part of the step that failed where that says more."""
     name = step[0]
-    if name == "fds" or (name == "helper" and aux > 0):
+    if name == "fds" or (name == "helper" and aux >= 0):
         return f"pass file descriptor {aux}" if aux >= 0 else "close file descriptors"
     if name == "join" and aux > 0:
         return f"join {kind_names(aux)} namespace"

@@ -295,9 +295,9 @@ def fail(
 
         late = f"not done within {timeout} seconds"
         raise SpawnTimeout(errno.ETIMEDOUT, late, cmd=args, timeout=timeout or 0.0, **state)
-    if kind == "killed":
-        killed = f"the child was killed by {_signal_name(signum)}"
-        raise SpawnError(errno.ECHILD, killed, hint=killed_hint(signum), **state)
+    if kind == "ended":
+        hint = killed_hint(signum) if signum else None
+        raise SpawnError(errno.ECHILD, how_it_ended(-signum), hint=hint, **state)
     filename = None
     if stage == "exec":
         filename = executable
@@ -313,6 +313,11 @@ def fail(
     else:
         hint = step_hint(name, number, int(spec.new))  # type: ignore[arg-type]
     raise make_error(number, os.strerror(number), filename, hint=hint, **state)
+
+
+def how_it_ended(code: int) -> str:
+    """In words, from a return code."""
+    return f"the child was killed by {_signal_name(-code)}" if code < 0 else "the child ended"
 
 
 def _signal_name(number: int) -> str:

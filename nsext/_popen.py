@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from ._compile import Body
 from ._errors import SpawnError
 from ._fds import table
 from ._flags import Kinds, parse_kinds
-from ._launch import UNSET, fail, launch, resolve
+from ._launch import UNSET, fail, how_it_ended, launch, resolve
 from ._namespace import Namespace, Namespaces, namespaces
 from ._pids import child_with_inner_pid
 from ._process import PidfdChild
@@ -450,7 +451,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 _set_foreground(self._tty, self.program_pid)
             if not self._pause:
                 self.resume()
-        except BaseException:
+        except BaseException as error:
+            ended = self._paused and getattr(error, "errno", 0) == errno.ESRCH
             if self._paused:
                 self.kill()
                 self._wait(None)
@@ -458,6 +460,12 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 self._namespaces.close()
             if self._root is not None:
                 self._root.close()
+            if ended:  # somebody has killed it
+                from ._describe import describe
+
+                text = how_it_ended(self.returncode or 0)
+                step = describe(("checkpoint",))
+                raise SpawnError(errno.ECHILD, text, stage="setup", step=step) from None
             raise
 
     def __del__(self, _del: Any = subprocess.Popen.__del__, _close: Any = os.close) -> None:

@@ -4,12 +4,15 @@ The meta-test is test_steps.test_every_step_has_both; each call of these steps f
 in test_helper_faults.py.
 """
 
+import errno
 import json
 import os
 import signal
 
+import faults
 import pytest
-from support import ns_id, running, script, sh, status
+from helping import HELPER_TEXT
+from support import is_plain, ns_id, running, script, sh, status
 
 import nsext
 from nsext import _native
@@ -175,7 +178,18 @@ def test_init_death():
 
 @fails("init_death")
 def test_init_death_fails():
-    refused("prctl", 1, "init's death", argument=1, init=True)  # PR_SET_PDEATHSIG
+    asked = []
+
+    def answer(call):  # PR_SET_PDEATHSIG: the first one is step init's
+        if call.name == "prctl" and call.args[0] == 1:
+            asked.append(call)
+        return errno.EPERM if call in asked[1:] else None
+
+    faults.need(faults.can_inject(), "no seccomp listener (CAP_SYS_ADMIN, Linux 5.5)")
+    with faults.Injector(HELPER_TEXT) as injector:
+        error = injector.run(lambda: nsext.spawn(["true"], init=True), answer).error
+    assert is_plain(error) and (error.errno, error.stage) == (errno.EPERM, "setup"), error
+    assert error.step == "ask for SIGKILL at the init's death"
 
 
 ORPHAN = (

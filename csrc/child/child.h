@@ -96,8 +96,9 @@ static inline __attribute__((always_inline)) void child_guard_core(const struct 
 void nsx_child_failed(struct nsx_plan *plan, long error, int32_t aux);
 
 /* Helper: from here on the kernel tells the parent when the calling process
- * leaves this memory, by exec or by death. */
-void nsx_child_hold(struct nsx_plan *plan, struct nsx_hold *hold);
+ * leaves this memory, by exec or by death.  0 or -errno: without it the parent
+ * would wait for ever. */
+long nsx_child_hold(struct nsx_plan *plan, struct nsx_hold *hold);
 
 /* Arrays of offsets become arrays of pointers, at the address where the plan is
  * mapped here. */

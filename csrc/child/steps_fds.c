@@ -110,11 +110,13 @@ NSX_CHILD_CODE static long move_aside(const struct kept *kept, long fd)
 }
 
 /* Sources that were close-on-exec until the helper's exec are so again. */
-NSX_CHILD_CODE static void restore_cloexec(const struct kept *kept)
+NSX_CHILD_CODE static long restore_cloexec(const struct kept *kept)
 {
-    for (uint32_t i = 0; i < kept->count; i++)
+    long error = 0;
+    for (uint32_t i = 0; i < kept->count && error >= 0; i++)
         if (kept->fd[i].cloexec && !is_kept(kept, kept->fd[i].parent))
-            sys_fcntl(kept->fd[i].parent, F_SETFD_, FD_CLOEXEC_);
+            error = sys_fcntl(kept->fd[i].parent, F_SETFD_, FD_CLOEXEC_);
+    return error;
 }
 
 /* Nothing here may touch the parent's table.  The copy is of stdio alone: what is
@@ -168,6 +170,6 @@ NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *ste
             return error;
     }
     child->aux = -1;
-    restore_cloexec(&kept);
-    return plan->flags & NSX_CLOSE_FDS ? close_rest(&kept) : 0;
+    long error = restore_cloexec(&kept);
+    return error >= 0 && plan->flags & NSX_CLOSE_FDS ? close_rest(&kept) : error;
 }

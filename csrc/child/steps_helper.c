@@ -21,7 +21,8 @@
 #define PR_CAP_AMBIENT_RAISE_ 2
 #define CAPABILITY_VERSION_3 0x20080522u
 
-enum { PART_EXEC = 0, PART_CAPABILITIES = -2 };
+/* Otherwise the child's number of a descriptor. */
+enum { PART_OURS = -1, PART_CAPABILITIES = -2, PART_EXEC = -3 };
 
 struct capability_header {
     uint32_t version;
@@ -50,8 +51,10 @@ NSX_CHILD_CODE static long keep_capabilities(struct nsx_plan *plan)
     if (error < 0 || !(sets[0].permitted | sets[1].permitted))
         return error;
     for (int number = 0; number < 64; number++) {
-        /* EINVAL: a capability that this kernel does not know. */
-        if (ambient(PR_CAP_AMBIENT_IS_SET_, number) == 1)
+        error = ambient(PR_CAP_AMBIENT_IS_SET_, number);
+        if (error < 0 && error != -EINVAL_) /* which this kernel does not know */
+            return error;
+        if (error == 1)
             plan->ambient[number / 32] |= 1u << number % 32;
     }
     plan->inheritable[0] = sets[0].inheritable;
@@ -83,14 +86,20 @@ NSX_CHILD_CODE static long keep_fds(struct nsx_child *child)
             return flags;
         fd[i].cloexec = flags & FD_CLOEXEC_;
     }
-    for (uint32_t i = 0; i < plan->nfds; i++)
+    long error = 0;
+    for (uint32_t i = 0; i < plan->nfds && error >= 0; i++) {
+        child->aux = fd[i].child;
         if (fd[i].cloexec)
-            sys_fcntl(fd[i].parent, F_SETFD_, 0);
+            error = sys_fcntl(fd[i].parent, F_SETFD_, 0);
+    }
+    if (error < 0)
+        return error;
     const struct nsx_join *join = child_at(plan, plan->joins);
-    child->aux = -1;
-    for (uint32_t i = 0; i < plan->njoins; i++)
-        sys_fcntl(join[i].fd, F_SETFD_, 0);
-    long error = sys_fcntl(plan->plan_fd, F_SETFD_, 0);
+    child->aux = PART_OURS;
+    for (uint32_t i = 0; i < plan->njoins && error >= 0; i++)
+        error = sys_fcntl(join[i].fd, F_SETFD_, 0);
+    if (error >= 0)
+        error = sys_fcntl(plan->plan_fd, F_SETFD_, 0);
     if (error >= 0 && plan->parent_pidfd >= 0)
         error = sys_fcntl(plan->parent_pidfd, F_SETFD_, 0);
     return error;

@@ -38,7 +38,7 @@ NSX_CHILD_CODE long step_gate(struct nsx_child *child, const struct nsx_step *st
     (void)step;
     while (!__atomic_load_n(&plan->record.gate, __ATOMIC_ACQUIRE)) {
         sys_futex(&plan->record.gate, NSX_FUTEX_WAIT, 0, slice);
-        if (sys_is_readable(plan->parent_pidfd))
+        if (sys_is_readable(plan->parent_pidfd) > 0)
             return -3; /* ESRCH: nobody is left to open the gate */
     }
     return 0;

@@ -31,12 +31,13 @@ NSX_CHILD_CODE static long enter(struct nsx_child *child, const struct nsx_join 
 
 NSX_CHILD_CODE static long join_one(struct nsx_child *child, struct nsx_join *join)
 {
-    long error = enter(child, join);
-    if (error >= 0) {
+    /* Not closed: the table may pass it on.  What it does not name, goes there. */
+    child->aux = (int32_t)join->kind;
+    long error = sys_fcntl(join->fd, F_SETFD_, FD_CLOEXEC_);
+    if (error >= 0)
+        error = enter(child, join);
+    if (error >= 0)
         join->done = 1;
-        /* Not closed: the table may pass it on.  What it does not name, goes there. */
-        sys_fcntl(join->fd, F_SETFD_, FD_CLOEXEC_);
-    }
     return error;
 }
 
@@ -70,8 +71,9 @@ NSX_CHILD_CODE long step_join(struct nsx_child *child, const struct nsx_step *st
     child->aux = 0;
     if (plan->flags & NSX_IN_HELPER) {
         /* Nobody in there shall take our descriptors from us. */
-        sys_prctl(PR_SET_DUMPABLE_, 0, 0);
-        error = keep_proc(plan);
+        error = sys_prctl(PR_SET_DUMPABLE_, 0, 0);
+        if (error >= 0)
+            error = keep_proc(plan);
         if (error < 0)
             return error;
     }

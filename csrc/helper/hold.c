@@ -9,14 +9,17 @@
 
 /* The parent has guessed our tid and may be waiting with it; the wake at the end
  * of it all does not depend on the guess. */
-NSX_CHILD_CODE void nsx_child_hold(struct nsx_plan *plan, struct nsx_hold *hold)
+NSX_CHILD_CODE long nsx_child_hold(struct nsx_plan *plan, struct nsx_hold *hold)
 {
     uint32_t *word = &plan->record.hold;
     hold->entry.next = &hold->list;
     hold->list.next = &hold->entry;
     hold->offset = (char *)word - (char *)&hold->entry;
     hold->pending = NULL;
-    plan->record.inner_pid = (int32_t)sys_gettid();
+    const long tid = sys_gettid();
+    if (tid < 0)
+        return tid;
+    plan->record.inner_pid = (int32_t)tid;
     __atomic_store_n(word, (uint32_t)plan->record.inner_pid | NSX_FUTEX_WAITERS, __ATOMIC_RELEASE);
-    sys_set_robust_list(hold, offsetof(struct nsx_hold, entry));
+    return sys_set_robust_list(hold, offsetof(struct nsx_hold, entry));
 }

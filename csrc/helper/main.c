@@ -62,7 +62,7 @@ static struct nsx_plan *map_plan(long fd)
     return plan;
 }
 
-static void lower_capabilities(const struct nsx_plan *plan)
+static long lower_capabilities(const struct nsx_plan *plan)
 {
     struct {
         uint32_t version;
@@ -71,16 +71,18 @@ static void lower_capabilities(const struct nsx_plan *plan)
     struct {
         uint32_t effective, permitted, inheritable;
     } sets[2];
-    nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_CLEAR_ALL_, 0, 0, 0, 0);
-    for (int number = 0; number < 64; number++)
+    long error = nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_CLEAR_ALL_, 0, 0, 0, 0);
+    for (int number = 0; number < 64 && error >= 0; number++)
         if (plan->ambient[number / 32] >> number % 32 & 1)
-            nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_RAISE_, number, 0, 0, 0);
-    if (sys_capget(&header, sets) < 0)
-        leave(FAILED);
+            error =
+                nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_RAISE_, number, 0, 0, 0);
+    if (error >= 0)
+        error = sys_capget(&header, sets);
+    if (error < 0)
+        return error;
     sets[0].inheritable = plan->inheritable[0];
     sets[1].inheritable = plan->inheritable[1];
-    if (sys_capset(&header, sets) < 0)
-        leave(FAILED);
+    return sys_capset(&header, sets);
 }
 
 /* "-" or "-user" in place of a plan: somebody has to be in a namespace while
@@ -139,13 +141,17 @@ void nsx_helper_main(const uintptr_t *stack)
     /* On the stack, at the same address in the helper's forks: data of its own
      * would be one more mapping and one more page fault, 10 us. */
     struct nsx_hold hold;
-    nsx_child_hold(plan, &hold);
+    long error = nsx_child_hold(plan, &hold);
     sys_prctl(PR_SET_NAME_, NSX_P("nsext-helper"), 0);
     sys_close(fd);
     if (plan->parent_pidfd >= 0)
         sys_fcntl(plan->parent_pidfd, F_SETFD_, FD_CLOEXEC_);
-    if (plan->flags & NSX_RAISED)
-        lower_capabilities(plan);
+    if (error >= 0 && plan->flags & NSX_RAISED)
+        error = lower_capabilities(plan);
+    if (error < 0) {
+        nsx_child_failed(plan, error, -1);
+        leave(FAILED);
+    }
     const struct nsx_blob *blob = child_at(plan, plan->blob);
     nsx_child_relocate(plan);
     nsx_child_run(plan, nsx_blob_helper_step(blob) + 1, &hold);

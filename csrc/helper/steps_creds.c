@@ -21,7 +21,7 @@ NSX_CHILD_CODE long step_checkpoint(struct nsx_child *child, const struct nsx_st
     sys_futex(&record->hold, NSX_FUTEX_WAKE, 1, NULL);
     while (!__atomic_load_n(&record->resume, __ATOMIC_ACQUIRE)) {
         sys_futex(&record->resume, NSX_FUTEX_WAIT, 0, slice);
-        if (sys_is_readable(child->plan->parent_pidfd))
+        if (sys_is_readable(child->plan->parent_pidfd) > 0)
             return -ESRCH_;
     }
     return 0;
@@ -32,9 +32,11 @@ NSX_CHILD_CODE long step_checkpoint(struct nsx_child *child, const struct nsx_st
 NSX_CHILD_CODE long step_join_as_root(struct nsx_child *child, const struct nsx_step *step)
 {
     (void)step;
+    const long uid = sys_geteuid();
+    const long gid = uid < 0 ? uid : sys_getegid();
     child->aux = 0;
-    if (sys_geteuid() != OVERFLOW_ID && sys_getegid() != OVERFLOW_ID)
-        return 0;
+    if (gid < 0 || (uid != OVERFLOW_ID && gid != OVERFLOW_ID))
+        return gid < 0 ? gid : 0;
     long error = sys_setgroups(0, NULL);
     if (error < 0 && error != -EPERM_) /* denied there for good: user_namespaces(7) */
         return error;
@@ -51,7 +53,8 @@ NSX_CHILD_CODE long step_parent_death(struct nsx_child *child, const struct nsx_
     long error = sys_prctl(PR_SET_PDEATHSIG_, SIGKILL_, 0);
     if (error < 0)
         return error;
-    return sys_is_readable(child->plan->parent_pidfd) ? -ESRCH_ : 0;
+    error = sys_is_readable(child->plan->parent_pidfd);
+    return error > 0 ? -ESRCH_ : error;
 }
 
 /* Who kills an init that is PID 1 kills all; where it is a subreaper only, the

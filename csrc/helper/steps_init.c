@@ -15,6 +15,7 @@
 #define PR_SET_NO_NEW_PRIVS_ 38
 #define PR_SET_PDEATHSIG_ 1
 #define ESRCH_ 3
+#define ECHILD_ 10
 #define SIGCHLD_ NSX_SIGCHLD
 #define SIGKILL_ 9
 #define SIGSTOP_ 19
@@ -93,8 +94,10 @@ NSX_CHILD_CODE static void reap(const struct init *init)
         event.pid = 0;
         long error = nsx_syscall(__NR_waitid, P_ALL_, 0, NSX_P(&event),
                                  WEXITED_ | WSTOPPED_ | WNOHANG_ | ALL_CHILDREN, 0, 0);
-        if (error < 0 || event.pid == 0)
+        if (error == -ECHILD_ || (error >= 0 && event.pid == 0))
             return;
+        if (error < 0) /* the signal that told us is used up */
+            continue;
         if (event.pid != init->program)
             continue;
         if (event.code <= CLD_DUMPED_)
@@ -184,6 +187,15 @@ NSX_CHILD_CODE static long limit_capabilities(struct nsx_plan *plan)
     return 0;
 }
 
+/* The program, which waits for us yet, goes; the record says why. */
+NSX_CHILD_CODE static void give_up(const struct init *init, long error) __attribute__((noreturn));
+NSX_CHILD_CODE static void give_up(const struct init *init, long error)
+{
+    nsx_child_failed(init->plan, error, 0);
+    send(init->program, SIGKILL_);
+    leave(init, 125);
+}
+
 /* Nothing of the program's stays open here: a pipe that init held would not end
  * with the program. */
 NSX_CHILD_CODE static void become_init(struct init *init) __attribute__((noreturn));
@@ -191,28 +203,26 @@ NSX_CHILD_CODE static void become_init(struct init *init)
 {
     const uint64_t all = ~0ull;
     struct nsx_plan *plan = init->plan;
-    long kept = -1;
-    sys_prctl(PR_SET_DUMPABLE_, 0, 0);
+    /* The program may be root over us. */
+    long error = sys_prctl(PR_SET_DUMPABLE_, 0, 0);
     sys_prctl(PR_SET_NAME_, NSX_P("nsext-init"), 0);
-    if (init->parent >= 0)
-        kept = init->parent == 0 ? 0 : sys_dup3(init->parent, 0, 0);
-    if (kept < -1) {
-        send(init->target, SIGKILL_);
-        leave(init, 125);
+    if (error >= 0 && init->parent > 0) {
+        error = sys_dup3(init->parent, 0, 0);
+        init->parent = 0;
     }
-    if (limit_capabilities(plan) < 0 || sys_close_range(kept == 0 ? 1 : 0, 0xffffffffu) < 0) {
-        send(init->target, SIGKILL_);
-        leave(init, 125);
-    }
-    init->parent = (int)kept;
-    sys_chdir("/");
-    if (kept >= 0) {
-        init->signals = (int)nsx_syscall(__NR_signalfd4, -1, NSX_P(&all), NSX_SIGSET_BYTES,
-                                         SFD_CLOEXEC_NONBLOCK, 0, 0);
-        if (init->signals < 0) {
-            send(init->target, SIGKILL_);
-            leave(init, 125);
-        }
+    if (error >= 0)
+        error = limit_capabilities(plan);
+    if (error >= 0)
+        error = sys_close_range(init->parent == 0 ? 1 : 0, 0xffffffffu);
+    if (error < 0)
+        give_up(init, error);
+    sys_chdir("/"); /* the caller's directory is in nobody's way then */
+    if (init->parent == 0) {
+        error = nsx_syscall(__NR_signalfd4, -1, NSX_P(&all), NSX_SIGSET_BYTES, SFD_CLOEXEC_NONBLOCK,
+                            0, 0);
+        if (error < 0)
+            give_up(init, error);
+        init->signals = (int)error;
     }
     init->plan_size = plan->size;
     __atomic_store_n(&plan->record.init_ready, 1, __ATOMIC_RELEASE);
@@ -224,11 +234,16 @@ NSX_CHILD_CODE static void become_init(struct init *init)
 NSX_CHILD_CODE static long begin(const struct nsx_second *second)
 {
     struct nsx_plan *plan = second->plan;
-    nsx_child_hold(plan, second->hold);
+    const long slice[2] = {0, 50 * 1000 * 1000};
+    long error = nsx_child_hold(plan, second->hold);
+    if (error < 0)
+        return error;
     if (!second->first) {
         /* Whoever kills us in the middle of the set-up kills the init, and reuses
          * the plan when that is gone.  step_init_death() again after the ids. */
-        sys_prctl(PR_SET_PDEATHSIG_, SIGKILL_, 0);
+        error = sys_prctl(PR_SET_PDEATHSIG_, SIGKILL_, 0);
+        if (error < 0)
+            return error;
         if (nsx_syscall(__NR_getppid, 0, 0, 0, 0, 0, 0) != plan->init_pid)
             return -ESRCH_;
     }
@@ -237,7 +252,7 @@ NSX_CHILD_CODE static long begin(const struct nsx_second *second)
     /* Before the program runs, which may be root over its init, that has nothing
      * left to be taken from it.  An init that dies takes us along. */
     while (!__atomic_load_n(&plan->record.init_ready, __ATOMIC_ACQUIRE))
-        sys_futex(&plan->record.init_ready, NSX_FUTEX_WAIT, 0, NULL);
+        sys_futex(&plan->record.init_ready, NSX_FUTEX_WAIT, 0, slice);
     return 0;
 }
 
@@ -250,11 +265,13 @@ NSX_CHILD_CODE long step_init(struct nsx_child *child, const struct nsx_step *st
     struct init init = {.plan = plan, .parent = -1, .shared = 1};
     struct nsx_second second = {.plan = plan, .hold = child->hold, .begin = begin};
 
-    sys_rt_sigaction(SIGCHLD_, reset, NULL);
+    long error = sys_rt_sigaction(SIGCHLD_, reset, NULL);
+    if (error < 0)
+        return error;
     plan->init_pid = (int32_t)nsx_syscall(__NR_getpid, 0, 0, 0, 0, 0, 0);
     init.first = plan->init_pid == 1;
     if (!init.first) {
-        long error = sys_prctl(PR_SET_CHILD_SUBREAPER_, 1, 0);
+        error = sys_prctl(PR_SET_CHILD_SUBREAPER_, 1, 0);
         if (error < 0)
             return error;
     }

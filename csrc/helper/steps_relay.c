@@ -15,11 +15,10 @@ NSX_CHILD_CODE static long begin(const struct nsx_second *second)
     const long slice[2] = {0, 50 * 1000 * 1000};
     while (!__atomic_load_n(&record->relay, __ATOMIC_ACQUIRE)) {
         sys_futex(&record->relay, NSX_FUTEX_WAIT, 0, slice);
-        if (sys_is_readable(plan->parent_pidfd))
+        if (sys_is_readable(plan->parent_pidfd) > 0)
             return -ESRCH_;
     }
-    nsx_child_hold(plan, second->hold);
-    return 0;
+    return nsx_child_hold(plan, second->hold);
 }
 
 NSX_CHILD_CODE long step_relay(struct nsx_child *child, const struct nsx_step *step)

@@ -383,10 +383,12 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
         if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end, NULL) != 1) {
             end.status = 0;
         } else if (end.exited) {
-            /* An init that has lost its program: it knows the signal. */
-            end.status = record.ended ? record.status & 0x7f : 0;
+            /* An init that has lost its program: it knows the signal, but only by now. */
+            struct nsx_report report;
+            nsx_parent_report(spawn, &report);
+            end.status = report.ended ? report.status & 0x7f : 0;
         }
-        failure.error = end.status ? 0 : ECHILD;
+        failure.error = 0;
         failure.signal = end.status;
     }
     if (record.failed) {

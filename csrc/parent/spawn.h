@@ -20,7 +20,7 @@ enum nsx_state {
 
 struct nsx_failure {
     int step;  /* index of the step; -1: the clone itself */
-    int error; /* errno; 0: killed by signal */
+    int error; /* errno; 0: it has ended before it could say: by signal, if that is not 0 */
     int aux;
     int signal;
 };

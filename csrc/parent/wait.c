@@ -42,7 +42,7 @@ static int ask(int pidfd, int options, struct nsx_end *end, struct nsx_usage *us
     if (error == -ECHILD) {
         /* Not ours to wait for, but perhaps not over yet either: a pidfd is
          * readable once the process has ended. */
-        if (!sys_is_readable(pidfd)) {
+        if (sys_is_readable(pidfd) <= 0) {
             if (options & WNOHANG)
                 return 0;
             struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
