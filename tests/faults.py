@@ -1,8 +1,8 @@
 """Fault injection by seccomp's user notifications, and what has to hold after a fault.
 
 A filter on the instruction pointer sends every system call made from a range of addresses to a
-supervisor, which lets it pass, fails it, kills its process or leaves it hanging.  The range is a
-parameter: the child's section of the extension, the whole extension, or a helper program that is
+supervisor, which lets it pass, fails it, kills its process or leaves it hanging.  The ranges are
+parameters: the child's section of the extension, the whole extension, or a helper program that is
 linked at a fixed address.  Filters are per thread and inherited, so that one on a throw-away
 thread sees the children of that thread and nobody else.
 
@@ -30,7 +30,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,35 +111,44 @@ def join(thread: threading.Thread) -> None:
 # ---- the filter ------------------------------------------------------------------------------
 
 
-def _program(text: tuple[int, int], only: str | None) -> bytes:
-    """BPF: notify if text[0] <= instruction pointer <= text[1] (and the call is *only*).
+Range = tuple[int, int] | tuple[int, int, str]
+"""First and last address, and perhaps the one call that counts."""
+
+
+def _program(ranges: Sequence[Range]) -> bytes:
+    """BPF: notify if start <= instruction pointer <= end for a range (and the call is its).
 
     seccomp reports the address after the instruction, which may be the end itself.
     """
     ld, jeq, jgt, jge, ret = 0x20, 0x15, 0x25, 0x35, 0x06
     number, low, high = 0, 8, 12  # offsets in struct seccomp_data, little-endian
-    start, end = text
     lines: list[tuple[int, int, Any, Any]] = []  # (code, k, label if true, label if false)
-    lines += [(ld, number, None, None)]
-    lines += [(jeq, call_numbers()[only], None, "allow")] if only else []
+    labels: dict[Any, int] = {}
+    for at, (start, end, *only) in enumerate(ranges):
+        upper, other = f"upper {at}", f"other {at}"
+        for name in only:
+            lines += [(ld, number, None, None), (jeq, call_numbers()[name], None, other)]
+        lines += [
+            (ld, high, None, None),
+            (jgt, start >> 32, upper, None),
+            (jeq, start >> 32, None, other),
+            (ld, low, None, None),
+            (jge, start & 0xFFFFFFFF, None, other),
+        ]
+        labels[upper] = len(lines)
+        lines += [
+            (ld, high, None, None),
+            (jgt, end >> 32, other, None),
+            (jeq, end >> 32, None, "notify"),
+            (ld, low, None, None),
+            (jgt, end & 0xFFFFFFFF, other, "notify"),
+        ]
+        labels[other] = len(lines)
     lines += [
-        (ld, high, None, None),
-        (jgt, start >> 32, "upper", None),
-        (jeq, start >> 32, None, "allow"),
-        (ld, low, None, None),
-        (jge, start & 0xFFFFFFFF, None, "allow"),
-    ]
-    upper = len(lines)
-    lines += [
-        (ld, high, None, None),
-        (jgt, end >> 32, "allow", None),
-        (jeq, end >> 32, None, "notify"),
-        (ld, low, None, None),
-        (jgt, end & 0xFFFFFFFF, "allow", None),
-        (ret, 0x7FC00000, None, None),  # SECCOMP_RET_USER_NOTIF
         (ret, 0x7FFF0000, None, None),  # SECCOMP_RET_ALLOW
+        (ret, 0x7FC00000, None, None),  # SECCOMP_RET_USER_NOTIF
     ]
-    labels = {"upper": upper, "notify": len(lines) - 2, "allow": len(lines) - 1}
+    labels["notify"] = len(lines) - 1
     code = b""
     for at, (op, k, true, false) in enumerate(lines):
         jumps = [labels[label] - at - 1 if label else 0 for label in (true, false)]
@@ -147,9 +156,9 @@ def _program(text: tuple[int, int], only: str | None) -> bytes:
     return code
 
 
-def install(text: tuple[int, int], only: str | None = None) -> int:
+def install(*ranges: Range) -> int:
     """Put the filter on the calling thread, for good; return the listener."""
-    code = _program(text, only)
+    code = _program(ranges)
     buffer = ctypes.create_string_buffer(code, len(code))
     program = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
     fd = _libc.syscall(
@@ -228,11 +237,13 @@ class Outcome(NamedTuple):
 class Injector:
     """A throw-away thread under the filter, and its supervisor.
 
-    run(job, answer) calls job() there, and answer(call) here for each call from *text*.
+    run(job, answer) calls job() there, and answer(call) here for each call from *ranges* (the
+    child's section, if there are none).  A call that is made with the GIL held hangs: nobody is
+    there to answer.
     """
 
-    def __init__(self, text: tuple[int, int] = CHILD_TEXT, only: str | None = None) -> None:
-        self._text, self._only = text, only
+    def __init__(self, *ranges: Range) -> None:
+        self._ranges = ranges or (CHILD_TEXT,)
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -242,6 +253,7 @@ class Injector:
         self._done = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread.start()
         self.listener = self._results.get()
+        self.thread_id = self._thread.native_id or 0
         if isinstance(self.listener, OSError):
             join(self._thread)
             os.close(self._done)
@@ -250,13 +262,15 @@ class Injector:
 
     def __exit__(self, *unused: object) -> None:
         self._jobs.put(None)
+        # The collector may let a child go there, which is a call of the extension's.
+        assert self.drain(lambda: not self._thread.is_alive(), 10)
         join(self._thread)
         os.close(self.listener)
         os.close(self._done)
 
     def _work(self) -> None:
         try:
-            self._results.put(install(self._text, self._only))
+            self._results.put(install(*self._ranges))
         except OSError as error:
             self._results.put(error)
             return
@@ -270,6 +284,18 @@ class Injector:
             self._results.put((value, failure, time.perf_counter() - begin))
             del job, value, failure
             os.eventfd_write(self._done, 1)
+
+    def drain(self, is_over: Callable[[], Any], seconds: float) -> bool:
+        """Let calls pass until is_over(); False where it is not in time."""
+        poll = select.poll()
+        poll.register(self.listener, select.POLLIN)
+        end = time.monotonic() + seconds
+        while not is_over():
+            if time.monotonic() > end:
+                return False
+            if poll.poll(1) and (call := receive(self.listener)):
+                reply(self.listener, call)
+        return True
 
     def run(self, job: Callable[[], Any], answer: Answer = pass_all) -> Outcome:
         calls: list[Call] = []

@@ -46,7 +46,7 @@ class Expected(NamedTuple):
     ignored: bool
 
 
-def _fd_calls(pairs: tuple[tuple[int, int], ...], close_fds: bool) -> Iterator[tuple[str, int]]:
+def fd_calls(pairs: tuple[tuple[int, int], ...], close_fds: bool) -> Iterator[tuple[str, int]]:
     """(call, aux) of step fds: what another entry overwrites moves away first."""
     table = sorted(pairs)
     taken = dict(table)
@@ -62,17 +62,17 @@ def _fd_calls(pairs: tuple[tuple[int, int], ...], close_fds: bool) -> Iterator[t
                 yield "close_range", -1
 
 
-def _capability_calls(
-    wanted: int, ambient: int, flags: int, securebits: int
+def capability_calls(
+    wanted: int, ambient: int, flags: int, securebits: int, root: bool = True
 ) -> Iterator[tuple[str, int]]:
-    """(call, aux) of step capabilities, as root who has every capability but perhaps some."""
+    """(call, aux) of step capabilities, of who has every capability there is."""
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     yield "capget", 0
     if flags & CAPS_EXACT:
         if not flags & CAPS_SECUREBITS:
             yield "prctl", 0
         yield "geteuid", 0
-        if securebits & 1:
+        if securebits & 1 or not root:
             ambient |= wanted
     yield "prctl", 0
     yield "capset", 0
@@ -94,7 +94,7 @@ def _capability_calls(
             yield "prctl", 0
 
 
-def _step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[tuple[str, int]]:
+def step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[tuple[str, int]]:
     match step[0]:
         case "gate":
             return []  # any number of futex and ppoll: in_gate()
@@ -107,9 +107,9 @@ def _step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[t
         case "propagation" | "mount_proc":
             return [("mount", 0)]
         case "fds":
-            return list(_fd_calls(pairs, close_fds))
+            return list(fd_calls(pairs, close_fds))
         case "capabilities":
-            return list(_capability_calls(*step[1:]))
+            return list(capability_calls(*step[1:]))
         case "default_signals":
             numbers = [number for number in range(1, 65) if step[1] >> (number - 1) & 1]
             return [("rt_sigaction", number) for number in numbers]
@@ -141,7 +141,7 @@ def calls_of(
     """The calls of a child of these steps, without those of its gate."""
     expected = []
     for index, step in enumerate(compiled.steps):
-        calls = _step_calls(step, pairs, close_fds, programs)
+        calls = step_calls(step, pairs, close_fds, programs)
         for at, (call, aux) in enumerate(calls):
             ignored = ("*", call) in IGNORED or (step[0], call) in IGNORED
             ignored |= call == "execve" and at + 1 < len(calls)  # the search of PATH goes on
@@ -172,20 +172,20 @@ class At:
 class Sweep:
     """Cases on one thread, each with all that has to hold after it."""
 
-    def __init__(self, job: Callable[[], Any], text: tuple[int, int] = faults.CHILD_TEXT) -> None:
-        self.job, self.text = job, text
+    def __init__(self, job: Callable[[], Any], *ranges: faults.Range) -> None:
+        self.job, self.ranges = job, ranges
         self.cases = 0
         self.wrong: list[str] = []
 
     def __enter__(self) -> Sweep:
         faults.need(faults.can_inject(), "no seccomp listener (CAP_SYS_ADMIN, Linux 5.5)")
-        self._injector = faults.Injector(self.text)
-        self._injector.__enter__()
-        self._before = self._injector.run(faults.state).value
+        self.injector = faults.Injector(*self.ranges)
+        self.injector.__enter__()
+        self._before = self.injector.run(faults.state).value
         return self
 
     def __exit__(self, kind: Any, *unused: object) -> None:
-        self._injector.__exit__()
+        self.injector.__exit__()
         if kind is None:
             text = "\n".join(self.wrong[:20])
             assert self.wrong == [], f"{len(self.wrong)} of {self.cases} cases:\n{text}"
@@ -204,7 +204,7 @@ class Sweep:
             finally:
                 result.extend(faults.changes(self._before, faults.state()))
 
-        outcome = self._injector.run(job, answer)
+        outcome = self.injector.run(job, answer)
         if outcome.error:
             raise outcome.error
         if outcome.seconds > DEADLINE:

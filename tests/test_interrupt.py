@@ -40,10 +40,12 @@ class Supervisor:
     for good: only in a subprocess.
     """
 
-    def __init__(self, name: str, on_hang: Callable[[faults.Call], Any], **filter: Any) -> None:
+    def __init__(
+        self, name: str, on_hang: Callable[[faults.Call], Any], *ranges: faults.Range
+    ) -> None:
         self._name, self._on_hang = name, on_hang
         self.hang = True
-        self._listener = faults.install(**filter)
+        self._listener = faults.install(*ranges)
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
@@ -85,7 +87,7 @@ def inner_interrupt_set_up(name: str, elsewhere: bool) -> None:
     def on_hang(call: faults.Call) -> None:
         sent.append(interrupt(threading.get_ident() if elsewhere else None))
 
-    supervisor = Supervisor(name, on_hang, text=faults.CHILD_TEXT)
+    supervisor = Supervisor(name, on_hang, faults.CHILD_TEXT)
     program = faults.noop()
     with faults.unchanged():
         for _ in range(3):
@@ -375,7 +377,7 @@ def inner_hang_at_maps() -> None:
         path = ctypes.string_at(call.args[1]).decode()
         print(path.split("/")[2], flush=True)
 
-    Supervisor("openat", on_hang, text=faults.module_text(), only="openat")
+    Supervisor("openat", on_hang, (*faults.module_text(), "openat"))
     RANGED.spawn([faults.noop()])
 
 

@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,19 @@ def _reap() -> None:
         pass
 
 
-def left_over(parent: Parent, is_over: Callable[[list[int]], bool]) -> list[str]:
-    """What there is a second later; its children's calls are answered meanwhile."""
+def left_over(
+    parent: Parent, is_over: Callable[[list[int]], bool], known: Collection[int] = ()
+) -> list[str]:
+    """What should not be there a second later; its children's calls are answered meanwhile."""
     end = time.monotonic() + DEADLINE
     poll = select.poll()
     if parent.listener >= 0:
         poll.register(parent.listener, select.POLLIN)
     while True:
         _reap()
-        left = _children()
-        if is_over(left) or time.monotonic() > end:
+        left = [pid for pid in _children() if pid not in known]
+        over = is_over(left)
+        if over or time.monotonic() > end:
             break
         for _, event in poll.poll(1):
             if event & select.POLLIN:
@@ -125,7 +128,8 @@ def left_over(parent: Parent, is_over: Callable[[list[int]], bool]) -> list[str]
     for pid in left:
         below = [status(child).get("Name") for child in children_of(pid)]
         where = Path(f"/proc/{pid}/syscall").read_text().split()[0]
-        found.append(f"{pid} {status(pid).get('Name')} {state_of(pid)} in {where}, {below}")
+        if not over:
+            found.append(f"{pid} {status(pid).get('Name')} {state_of(pid)} in {where}, {below}")
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return found
@@ -136,16 +140,29 @@ def _is_sleep(pid: int) -> bool:
     return any(status(item).get("Name") == "sleep" for item in (pid, *children_of(pid)))
 
 
-def sweep(job: Callable[[], Any], text: tuple[int, int], keep: bool = False) -> int:
+def _is_entry(pid: int) -> bool:
+    """Does clone()'s entry run, which is pause(2)?"""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[0] == str(
+        faults.call_numbers()["pause"]
+    )
+
+
+def sweep(
+    job: Callable[[], Any],
+    text: tuple[int, int],
+    keep: Callable[[int], bool] | None = None,
+    known: Collection[int] = (),
+) -> int:
     """Kill the parent at each call of its children's; return how many calls there were.
 
-    keep: a program that is not tied to its parent may go on; but then it is the program.
+    keep: says of a program that is not tied to its parent, and may go on, that it is that.
+    known: children of this process that stay.
     """
     faults.need(faults.can_inject(), "no seccomp listener (CAP_SYS_ADMIN, Linux 5.5)")
     wrong = []
 
     def is_over(left: list[int]) -> bool:
-        return not left or (keep and all(_is_sleep(pid) for pid in left))
+        return not left or (keep is not None and all(keep(pid) for pid in left))
 
     for number in range(1000):
         parent = Parent(job, text)
@@ -161,9 +178,7 @@ def sweep(job: Callable[[], Any], text: tuple[int, int], keep: bool = False) -> 
         if at_end:
             assert parent.said == b"done", parent.said
             parent.kill()
-        found = left_over(parent, is_over)
-        if keep:
-            found = [text for text in found if "sleep" not in text]
+        found = left_over(parent, is_over, known)
         parent.close()
         wrong += [f"{number} {names[-1:]}: {text}" for text in found]
         if at_end:
@@ -183,7 +198,12 @@ TIED: dict[str, dict[str, Any]] = {
     "ranges, init": {"new": "user pid mnt", "uid_map": RANGES, "gid_map": RANGES, "init": True},
     "time": {"new": "time", "time_offsets": {"boottime": 5}},
 }
-TEXTS = {"inline": faults.CHILD_TEXT, "helper": HELPER_TEXT}
+# The children's calls, inline and in the helper; and those of the parent itself.
+TEXTS = {
+    "inline": faults.CHILD_TEXT,
+    "helper": HELPER_TEXT,
+    "parent": faults.module_text(),
+}
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -203,42 +223,54 @@ def test_killed_while_one_is_paused(
     sweep(lambda: nsext.Popen(SLEEP, paused=True, **fields), TEXTS[text])
 
 
+IN_A_JOIN: dict[str, tuple[str, dict[str, Any]]] = {
+    "tied": ("user pid mnt net", {}),
+    "new user": ("net", {"new": "user"}),
+    "new pid": ("net", {"new": "pid mnt"}),
+    "init": ("user pid net", {"init": True}),
+    "paused": ("user pid net", {"paused": True, "kill_on_parent_exit": False}),
+    "free": ("pid net", {"new": "mnt", "kill_on_parent_exit": False}),
+}
+
+
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("new", ["", "user", "pid mnt"])
-def test_killed_in_a_join(new: str, text: str, root: None, adopting: None) -> None:
+@pytest.mark.parametrize("name", IN_A_JOIN)
+def test_killed_in_a_join(name: str, text: str, root: None, adopting: None) -> None:
+    kinds, more = IN_A_JOIN[name]
     with running(new="user pid mnt net") as other:
         # Joined by descriptors of ours: this process is not to be this one's child.
-        targets = nsext.namespaces(other, "user pid mnt net" if not new else "net")
-        with targets:
-            fields = {"join": targets, "new": new, "kill_on_parent_exit": True}
-            before = set(_children())
-
-            def job() -> Any:
-                return nsext.Popen(SLEEP, **fields)
-
-            _sweep_beside(job, TEXTS[text], before)
+        with nsext.namespaces(other, kinds) as targets:
+            fields = {"join": targets, "kill_on_parent_exit": True, **more}
+            keep = _is_sleep if name == "free" else None
+            known = _children()
+            calls = sweep(lambda: nsext.Popen(SLEEP, **fields), TEXTS[text], keep, known)
+    assert calls >= (8 if text == "helper" else 2)
 
 
-def _sweep_beside(job: Callable[[], Any], text: tuple[int, int], known: set[int]) -> None:
-    """sweep(), with children of this process that stay."""
-    original = globals()["_children"]
-    globals()["_children"] = lambda: [pid for pid in original() if pid not in known]
-    try:
-        sweep(job, text)
-    finally:
-        globals()["_children"] = original
+FREE: list[dict[str, Any]] = [
+    {},
+    {"extra_groups": [1]},
+    {"new": "user", "uid_map": RANGES},
+    {"new": "pid", "init": True},
+    {"new": "net", "hold": "net"},
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize(
-    "fields",
-    [{}, {"extra_groups": [1]}, {"new": "user", "uid_map": RANGES}, {"new": "pid", "init": True}],
-)
+@pytest.mark.parametrize("fields", FREE)
 def test_a_program_that_is_not_tied_is_set_up_or_not_there(
     fields: dict[str, Any], text: str, root: None, adopting: None
 ) -> None:
     """As with subprocess it goes on; but no part of a set-up does."""
-    sweep(lambda: nsext.Popen(SLEEP, **fields), TEXTS[text], keep=True)
+    sweep(lambda: nsext.Popen(SLEEP, **fields), TEXTS[text], _is_sleep)
+
+
+@pytest.mark.parametrize("ranges", [RANGES, None])
+def test_an_entry_is_called_or_not_there(ranges: Any, root: None, adopting: None) -> None:
+    fields = {"new": "user uts", "uid_map": ranges, "gid_map": ranges, "hostname": "x"}
+    pause = ctypes.CDLL(None).pause
+    calls = sweep(lambda: nsext.clone(pause, **fields), faults.CHILD_TEXT, _is_entry)
+    assert calls >= 3
 
 
 # ---- after the start -------------------------------------------------------------------------

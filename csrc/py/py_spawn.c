@@ -100,8 +100,10 @@ static PyObject *finish(struct nsx_spawn *spawn, enum nsx_state state, PyObject 
     if (state != NSX_FAILED)
         return keep_spawn(spawn, owner, module);
     const struct nsx_failure *failure = &spawn->failure;
-    return result_failed(failure->step < 0 ? "clone" : failure->error ? "step" : "ended", failure,
-                         spawn->text);
+    return result_failed(failure->step < 0 ? "clone"
+                         : failure->error  ? "step"
+                                           : "ended",
+                         failure, spawn->text);
 }
 
 /* How long to wait: until deadline, when the child is killed; until patience is
