@@ -189,6 +189,17 @@ NSX_SYS long sys_setgroups(size_t count, const void *gids)
     return nsx_syscall(__NR_setgroups, (long)count, NSX_P(gids), 0, 0, 0, 0);
 }
 
+/* Both return the id from before, whatever happens. */
+NSX_SYS long sys_setfsuid(long uid)
+{
+    return nsx_syscall(__NR_setfsuid, uid, 0, 0, 0, 0, 0);
+}
+
+NSX_SYS long sys_setfsgid(long gid)
+{
+    return nsx_syscall(__NR_setfsgid, gid, 0, 0, 0, 0, 0);
+}
+
 NSX_SYS long sys_setresgid(long gid)
 {
     return nsx_syscall(__NR_setresgid, gid, gid, gid, 0, 0, 0);

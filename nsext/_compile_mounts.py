@@ -222,6 +222,18 @@ def _fresh_proc(spec: Spec) -> bool:
     return bool(new & _flags.NEWPID and new & _flags.NEWNS) and not named
 
 
+def _first_inside(ranges: Any) -> int:
+    return min(first for first, _, _ in ranges) if isinstance(ranges, tuple) else 0
+
+
+def _fs_ids(spec: Spec) -> list[Step]:
+    """Ranges may leave out the caller's own id, to whom then nothing can belong."""
+    maps = spec.uid_map, spec.gid_map
+    if not any(isinstance(ranges, tuple) for ranges in maps):
+        return []
+    return [("fs_ids", *(_first_inside(ranges) for ranges in maps))]
+
+
 def mount_steps(spec: Spec) -> list[Step]:
     """The steps of root= and mounts=."""
     new = int(spec.new)  # type: ignore[arg-type]
@@ -233,7 +245,7 @@ def mount_steps(spec: Spec) -> list[Step]:
         writer.own_proc = True
     for item in spec.mounts:
         writer.add(item)
-    steps: list[Step] = [("fs_begin",), *writer.sources, *writer.steps]
+    steps: list[Step] = [("fs_begin",), *writer.sources, *_fs_ids(spec), *writer.steps]
     if spec.root is not None:
         steps.append(("pivot",))
     steps.append(("fs_end",))

@@ -51,6 +51,8 @@ def describe_mount(step: Step, steps: tuple[Step, ...]) -> str | None:
         case "source", (path, flags, number):
             what = f"handed descriptor {number}" if flags & 8 else os.fsdecode(path)
             return f"open {what}{', where it is there' if flags & 2 else ''}"
+        case "fs_ids", (uid, gid):
+            return f"make files as {uid}:{gid} where the own ids are not mapped"
         case "idmap", (number, _):
             return f"map the ids of {_source_name(steps, number)}"
         case "bind", (number, given, _, moved, flags, target):

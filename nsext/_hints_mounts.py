@@ -19,14 +19,29 @@ MOUNT_STEPS = frozenset(
 )
 
 
-def file_hint(missing: str, number: int, spec: Spec) -> str | None:
-    """About a program or a directory that is not there."""
+def file_hint(missing: str, number: int, spec: Spec, path: Any, own: bool = False) -> str | None:
+    """About a program or a directory that is not there; own: the caller's working directory."""
     inside = " inside the new root" if spec.root is not None else ""
     if missing and number == errno.ENOENT:
         return f"its interpreter {missing} is missing{inside}"
-    if inside and number in (errno.ENOENT, errno.ENOTDIR):
-        return f"it is looked for{inside}"
-    return None
+    if number not in (errno.ENOENT, errno.ENOTDIR):
+        return None
+    words = [f"it is looked for{inside}"] if inside else []
+    cover = _cover(os.fsdecode(path), spec)
+    words += [f"{cover!r} lies over it"] if cover else []
+    words += ["the working directory is the caller's: say cwd="] if own else []
+    return "; ".join(words) or None
+
+
+def _cover(path: str, spec: Spec) -> Any:
+    """The last mount that hides what *path* was."""
+    found = None
+    for item in spec.mounts:
+        target = getattr(item, "target", None)
+        below = target is not None and f"{path}/".startswith(f"{target}/")
+        if below and type(item).__name__ in ("Tmpfs", "Overlay", "Mount", "Dev", "Mask", "Bind"):
+            found = item
+    return found
 
 
 def _host_tree(name: str) -> str:

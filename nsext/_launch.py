@@ -302,11 +302,11 @@ def fail(
     if stage == "exec":
         filename = executable
         state["path"] = os.fsdecode(text or executable)
-        hint = file_hint(os.fsdecode(text), number, spec)
+        hint = file_hint(os.fsdecode(text), number, spec, filename)
     elif stage == "cwd":
         filename = os.getcwd() if name == "reenter" else spec.cwd
         state["path"] = os.fsdecode(filename or "")
-        hint = file_hint("", number, spec)
+        hint = file_hint("", number, spec, filename or "", name == "reenter")
     elif has_mounts(spec) and name in MOUNT_STEPS:
         hint = mount_hint(step, number, aux, spec, os.fsdecode(text))
         hint = hint or step_hint(name, number, int(spec.new))  # type: ignore[arg-type]

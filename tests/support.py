@@ -348,6 +348,8 @@ _NUMBERS = {  # name: (x86_64, aarch64); those since Linux 5.1 have one number e
     "pivot_root": (155, 41),
     "prlimit64": (302, 261),
     "setgroups": (116, 159),
+    "setfsgid": (123, 152),
+    "setfsuid": (122, 151),
     "setresgid": (119, 149),
     "setresuid": (117, 147),
     "capset": (126, 91),

@@ -107,6 +107,43 @@ def test_source_is_missing_or_magic(tmp_path):
     assert "descriptor" in error.hint
 
 
+# Of the host's ids none is root's, whose the caller's are.
+ELSEWHERE = [(0, 200000, 1000)]
+RANGES = {"new": "user pid mnt", "uid_map": ELSEWHERE, "gid_map": ELSEWHERE}
+
+
+@does("fs_ids")
+def test_files_belong_to_somebody_where_the_own_id_is_not_mapped():
+    mounts = [Tmpfs("/mnt"), Dir("/mnt/a"), File("/mnt/file", "x"), Symlink("x", "/mnt/link")]
+    told = sh("stat -c %u:%g /mnt /mnt/*", mounts=mounts, user=0, group=0, **RANGES)
+    assert told.split() == ["0:0"] * 4
+    high = {"uid_map": [(5, 200000, 9), (1, 300000, 4)], "gid_map": [(7, 200000, 9)]}
+    told = sh("stat -c %u:%g /mnt/*; id -u", mounts=mounts, **{**RANGES, **high})
+    assert told.split() == ["1:7"] * 3 + ["65534"]
+    # Who is mapped stays who he is.
+    own = [(0, 200000, 9), (9, os.getuid(), 1)], [(0, 200000, 9), (9, os.getgid(), 1)]
+    fields = {**RANGES, "uid_map": own[0], "gid_map": own[1]}
+    assert sh("stat -c %u:%g /mnt/*", mounts=mounts, **fields).split() == ["9:9"] * 3
+
+
+@fails("fs_ids")
+def test_the_ids_of_files_cannot_be_changed():
+    for call in ("setfsuid", "setfsgid"):
+        script(
+            """
+            refuse(**{sys.argv[1]: 1})
+            ids = [(0, 200000, 1000)]
+            error = failure(
+                nsext.run, ["true"], new="user mnt", mounts=[nsext.Tmpfs("/mnt")],
+                uid_map=ids, gid_map=ids, user=0, group=0,
+            )
+            assert (error.errno, error.stage) == (1, "setup"), error
+            assert "make files as 0:0" in error.step and is_plain(error), error
+            """,
+            call,
+        )
+
+
 @does("fs_begin")
 @does("fs_end")
 def test_what_the_mounts_needed_goes_back(tmp_path):
@@ -383,3 +420,4 @@ def test_reenter_what_is_hidden(tmp_path):
         os.chdir(before)
     assert isinstance(error, FileNotFoundError) and error.stage == "cwd"
     assert error.filename == str(place)
+    assert error.hint.startswith(f"{Tmpfs(tmp_path)!r} lies over it; ") and "say cwd=" in error.hint

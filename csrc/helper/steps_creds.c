@@ -44,6 +44,25 @@ NSX_CHILD_CODE long step_join_as_root(struct nsx_child *child, const struct nsx_
     return error < 0 ? error : sys_setresuid(0);
 }
 
+/* arg 0: uid, 1: gid.  Nobody whose own id is not mapped in the user namespace can
+ * make a file in it: EOVERFLOW.  For files only, and until exec. */
+NSX_CHILD_CODE long step_fs_ids(struct nsx_child *child, const struct nsx_step *step)
+{
+    const long uid = (long)step->arg[0], gid = (long)step->arg[1];
+    child->aux = 0;
+    if (sys_getegid() == OVERFLOW_ID) {
+        sys_setfsgid(gid);
+        if (sys_setfsgid(-1) != gid)
+            return -EPERM_;
+    }
+    if (sys_geteuid() == OVERFLOW_ID) {
+        sys_setfsuid(uid);
+        if (sys_setfsuid(-1) != uid)
+            return -EPERM_;
+    }
+    return 0;
+}
+
 /* After every change of ids, each of which clears it.  The parent may have died
  * before: its pidfd tells.  The signal is tied to the thread that cloned; the
  * parent sees to it that this is one that lives as long as the process. */
