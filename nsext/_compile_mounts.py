@@ -109,7 +109,8 @@ class _Writer:
 
     def dev(self, spec: Dev) -> None:
         place = str(spec.target)
-        self.fs("tmpfs", os.fsencode(place), NOSUID | NODEV | OWN, "mode=755", source="tmpfs")
+        options = ["mode=755"] if spec.size is None else ["mode=755", f"size={spec.size}"]
+        self.fs("tmpfs", os.fsencode(place), NOSUID | NODEV | OWN, *options, source="tmpfs")
         for name in _DEVICES:
             number = self.source(f"/dev/{name}", OPTIONAL)
             target = os.fsencode(f"{place}/{name}")
@@ -117,9 +118,9 @@ class _Writer:
         for to, name in _DEV_LINKS:
             self.steps.append(("make_link", os.fsencode(to), os.fsencode(f"{place}/{name}")))
         self.steps.append(("make_dir", os.fsencode(f"{place}/shm"), 0o1777))
-        options = "newinstance", "ptmxmode=0666", "mode=620"
+        fresh = "newinstance", "ptmxmode=0666", "mode=620"
         pts = os.fsencode(f"{place}/pts")
-        self.fs("devpts", pts, NOSUID | NOEXEC, *options, source="devpts")
+        self.fs("devpts", pts, NOSUID | NOEXEC, *fresh, source="devpts")
 
     def proc(self, spec: Proc) -> None:
         options = ["subset=pid"] if spec.subset_pid else []

@@ -64,19 +64,21 @@ def _etc() -> Iterator[MountSpec]:
         yield Bind(os.path.realpath(path), path, optional=True)
 
 
-def hostlike(*, etc: bool = True) -> tuple[MountSpec, ...]:
+def hostlike(*, etc: bool = True, tmp_size: int | str | None = None) -> tuple[MountSpec, ...]:
     """Return mount specs for ``root=Tmpfs()`` that make it look like the running system.
 
     /usr and what leads to it, and the essentials of /etc (etc=False: nothing of it), read-only;
     a /dev, /tmp, /var/tmp and /run of its own.  /proc comes by itself with new="pid mnt".
+
+    tmp_size: of /tmp, and of /dev with its shm: bytes, or "64m"; None: half of the memory each.
 
     Looks at the running system when it is called.
     """
     return (
         *_top(),
         *(_etc() if etc else ()),
-        Dev(),
-        Tmpfs("/tmp", mode=0o1777),
+        Dev(size=tmp_size),
+        Tmpfs("/tmp", size=tmp_size, mode=0o1777),
         Dir("/var/tmp", mode=0o1777),
         Dir("/run"),
         Dir("/root", mode=0o700),

@@ -57,6 +57,13 @@ def _mode(value: Any, what: str) -> int:
     return number
 
 
+def _tmpfs_size(value: Any, what: str) -> int | None:
+    if value is None:
+        return None
+    size = _values.size(value, what)
+    return None if size == _values.INFINITY else size
+
+
 def _propagation(value: Any, what: str) -> Any:
     if value is not None and value not in ("private", "slave", "shared"):
         raise ValueError(f"{what}: {value!r} is none of 'private', 'slave', 'shared'")
@@ -166,9 +173,7 @@ class Tmpfs(MountSpec):
     def __post_init__(self) -> None:
         if self.target is not None:
             self._set("target", _inside(self.target, "Tmpfs: target"))
-        if self.size is not None:
-            size = _values.size(self.size, "Tmpfs: size")
-            self._set("size", None if size == _values.INFINITY else size)
+        self._set("size", _tmpfs_size(self.size, "Tmpfs: size"))
         _mode(self.mode, "Tmpfs: mode")
         if self.nr_inodes is not None and _values.integer(self.nr_inodes, "Tmpfs: nr_inodes") < 1:
             raise ValueError(f"Tmpfs: nr_inodes: {self.nr_inodes} is less than 1")
@@ -191,10 +196,19 @@ class _AtTarget(MountSpec):
 class Dev(_AtTarget):
     """A /dev of its own: null zero full random urandom tty, a new devpts with ptmx, shm, and the
     links fd, stdin, stdout and stderr.  No other device.  Needs no privilege.
+
+    size: of its tmpfs, and so of all that lies in shm: bytes, or "64m"; None: half of the memory.
     """
 
     target: StrPath = "/dev"
+    _: KW_ONLY
+    size: int | str | None = None
+
     _positional = ("target",)
+
+    def __post_init__(self) -> None:
+        _AtTarget.__post_init__(self)
+        self._set("size", _tmpfs_size(self.size, "Dev: size"))
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from . import _async, _run, _text
 from ._explain import explain
@@ -12,6 +12,9 @@ from ._popen import Popen
 from ._process import Process
 from ._spawn import Args, argument_list, spawn
 from ._spec import Spec
+
+if TYPE_CHECKING:
+    from ._keywords import SandboxFields
 
 
 class Sandbox(Spec):
@@ -98,6 +101,18 @@ class Sandbox(Spec):
         Raises TypeError and ValueError for what is wrong in it, OSError.
         """
         return cls(**_text.from_toml(source))
+
+    @classmethod
+    def untrusted(cls, **fields: Unpack[SandboxFields]) -> Self:
+        """Make one for a program that nobody has read: every default on that a careful person sets.
+
+        *fields* replace those defaults, each as a whole.  What is asked and cannot be had raises,
+        here or when something is spawned: nothing is left out silently.  The page on untrusted
+        programs says what each stops, and what none of them does.
+        """
+        from ._untrusted import defaults
+
+        return cls(**{**defaults(), **fields})
 
     def run(self, *popenargs: Any, **kwargs: Any) -> Any:
         """nsext.run() with this sandbox."""

@@ -15,6 +15,7 @@ from ._keywords import (
     BoxPopenKeywords,
     BoxRunKeywords,
     File,
+    SandboxFields,
     SpawnKeywords,
 )
 from ._popen import Popen
@@ -30,6 +31,8 @@ class Sandbox(Spec):
     def to_toml(self) -> str: ...
     @classmethod
     def from_toml(cls, source: str | os.PathLike[str]) -> Self: ...
+    @classmethod
+    def untrusted(cls, **fields: Unpack[SandboxFields]) -> Self: ...
     @overload  # text is True
     def run(
         self,
