@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contenders import FOUR, Tools, fields_of
+from measure import undisturbed
 
 import nsext
 
@@ -65,10 +66,11 @@ def loops(tools: Tools, seconds: float, rounds: int, kinds: str = FOUR) -> dict[
         ASYNCIO: lambda: asyncio.create_subprocess_exec(program),
     }
     found = {name: Loop() for name in creates}
-    for _ in range(rounds):
-        for name, create in creates.items():
-            asyncio.run(_round(create, 0.05))  # the first ones are dearer
-            rate, stall = asyncio.run(_round(create, seconds))
-            found[name].rates.append(rate)
-            found[name].stalls.append(stall)
+    with undisturbed():
+        for _ in range(rounds):
+            for name, create in creates.items():
+                asyncio.run(_round(create, 0.05))  # the first ones are dearer
+                rate, stall = asyncio.run(_round(create, seconds))
+                found[name].rates.append(rate)
+                found[name].stalls.append(stall)
     return found

@@ -39,6 +39,8 @@ NOTES = (
     "namespace.",
     "subprocess.Popen and os.posix_spawn make no namespaces: they are the yardstick.",
     "The helper body is asked for by hand here: the same steps, one exec more.",
+    "create_subprocess_exec: four tasks that spawn in turn, in a loop of real-time priority (where "
+    "that is allowed), so that stalls are its own; a stall is how late a timer of 1 ms comes.",
     "preexec_fn=unshare leaves the program itself outside the new pid namespace.",
     "bwrap always makes a mount namespace and binds its root; it has no time namespace, which "
     '"all" is without there.',

@@ -11,17 +11,30 @@ import asyncio
 import os
 from asyncio import subprocess as aio
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ._popen import Popen
 
-PATIENCE = 0.002  # seconds of set-up that the loop is held for
+PATIENCE = 0.001  # seconds of set-up that the loop is held for in one of its turns, in all
 _LIMIT = 2**16
+
+_left: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+"""What is left of that in this turn, where some of it is used."""
+
+
+def _patience_left(loop: asyncio.AbstractEventLoop) -> float:
+    if loop not in _left:
+        _left[loop] = PATIENCE
+        loop.call_soon(_left.pop, loop, None)
+    return _left[loop]
 
 
 class _QuietPopen(Popen):
     """Started in two parts; dropped without a warning, as its transport gives one."""
 
-    _patience = PATIENCE
+    @property
+    def _patience(self) -> float:  # type: ignore[override]
+        return _patience_left(asyncio.get_running_loop())
 
 
 class _Transport(asyncio.SubprocessTransport):
@@ -189,7 +202,12 @@ async def start(args: Any, **kwargs: Any) -> Popen:
             raise ValueError(f"{name} is not for asyncio: its streams carry bytes")
     if kwargs.pop("bufsize", 0):
         raise ValueError("bufsize must be 0")
-    popen = _QuietPopen(args, bufsize=0, **kwargs)
+    loop = asyncio.get_running_loop()
+    left, began = _patience_left(loop), loop.time()
+    try:
+        popen = _QuietPopen(args, bufsize=0, **kwargs)
+    finally:
+        _left[loop] = max(0.0, left - (loop.time() - began))
     if not popen._child_created:
         await popen._finish(asyncio.sleep)
     return popen

@@ -373,8 +373,10 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         timeout = self._spawn_timeout
         end = None if timeout is None else time.monotonic() + timeout
         try:
+            delay = 0.001
             while self._pidfd < 0:
-                await sleep(0.005)  # no descriptor tells of exec, and a futex has none
+                await sleep(delay)  # no descriptor tells of exec, and a futex has none
+                delay = min(2 * delay, 0.008)
                 left = None if end is None else max(0.0, end - time.monotonic())
                 handle, self._handle = self._handle, None
                 failure = _native.finish(handle, left, 0, self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import inspect
 import os
 import signal
 import time
@@ -17,6 +18,8 @@ from helping import HELPER_TEXT, gone, is_gone, other_fds, state_of
 from support import ns_id, running, script, status
 
 import nsext
+from nsext import _popen
+from nsext._asyncio import PATIENCE
 
 DEADLINE = 10
 BODIES: list[dict[str, Any]] = [
@@ -103,6 +106,31 @@ async def test_a_hundred_at_a_time() -> None:
 
     numbers = list(range(100))
     assert await asyncio.gather(*map(one, numbers)) == numbers
+
+
+def test_many_hold_the_loop_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a turn of the loop may be held for is for all set-ups in it."""
+    patiences: list[float] = []
+    launch = _popen.launch
+
+    def slow(*args: Any) -> Any:
+        patiences.append(inspect.signature(launch).bind(*args).arguments["patience"])
+        plan = launch(*args)
+        end = time.perf_counter() + PATIENCE / 2  # as if the set-up had taken so long
+        while time.perf_counter() < end:
+            pass
+        return plan
+
+    async def main() -> None:
+        for _ in range(2):
+            created = (nsext.create_subprocess_exec("true") for _ in range(5))
+            for process in await asyncio.gather(*created):
+                assert await process.wait() == 0
+
+    monkeypatch.setattr(_popen, "launch", slow)
+    asyncio.run(main())
+    for turn in patiences[:5], patiences[5:]:
+        assert turn[0] == PATIENCE and turn[1] <= PATIENCE / 2 and turn[2:] == [0.0] * 3
 
 
 @bodies
