@@ -41,6 +41,7 @@
 #define NSX_CLONE_NEWNET 0x40000000u
 #define NSX_CLONE_CHILD_CLEARTID 0x00200000u
 #define NSX_CLONE_CLEAR_SIGHAND 0x100000000ull
+#define NSX_CLONE_INTO_CGROUP 0x200000000ull
 
 #define NSX_CLONE_NEW_ALL                                                                          \
     (NSX_CLONE_NEWTIME | NSX_CLONE_NEWNS | NSX_CLONE_NEWCGROUP | NSX_CLONE_NEWUTS |                \

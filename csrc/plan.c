@@ -99,7 +99,8 @@ int nsx_blob_check(const void *bytes, size_t size)
         if ((op == NSX_OP_exec || op == NSX_OP_call) != last)
             return -EINVAL_;
         /* First, or the first thing that a second clone does. */
-        if (op == NSX_OP_gate && i && blob->step[i - 1].op != NSX_OP_relay)
+        if (op == NSX_OP_gate && i && blob->step[i - 1].op != NSX_OP_relay &&
+            blob->step[i - 1].op != NSX_OP_cgroup)
             return -EINVAL_;
         gates += op == NSX_OP_gate;
         helpers += op == NSX_OP_helper;

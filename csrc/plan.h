@@ -89,13 +89,14 @@ enum nsx_caps_flag {
 };
 
 enum nsx_plan_flag {
-    NSX_CLOSE_FDS = 1,     /* close what the table does not name, from 3 up */
-    NSX_RESET_SIGNALS = 2, /* the clone could not: CLONE_CLEAR_SIGHAND */
-    NSX_ANNOUNCE = 4,      /* the child has memory of its own: no CLEARTID */
-    NSX_IN_HELPER = 8,     /* the helper body: hold tells, not ctid */
-    NSX_CORE_GUARD = 32,   /* inline: no core of the parent's memory; core[] before exec */
-    NSX_SHARED_FDS = 64,   /* inline: the table is the parent's, until the step fds */
-    NSX_RAISED = 16,       /* capabilities were made ambient for the helper's exec */
+    NSX_CLOSE_FDS = 1,        /* close what the table does not name, from 3 up */
+    NSX_RESET_SIGNALS = 2,    /* the clone could not: CLONE_CLEAR_SIGHAND */
+    NSX_ANNOUNCE = 4,         /* the child has memory of its own: no CLEARTID */
+    NSX_IN_HELPER = 8,        /* the helper body: hold tells, not ctid */
+    NSX_CORE_GUARD = 32,      /* inline: no core of the parent's memory; core[] before exec */
+    NSX_SHARED_FDS = 64,      /* inline: the table is the parent's, until the step fds */
+    NSX_BORN_IN_CGROUP = 128, /* the clone has put it there: CLONE_INTO_CGROUP */
+    NSX_RAISED = 16,          /* capabilities were made ambient for the helper's exec */
 };
 
 struct nsx_plan {
@@ -111,6 +112,7 @@ struct nsx_plan {
     int32_t parent_pidfd;    /* for a child that waits for the parent; else -1 */
     int32_t init_pid;        /* of a program's init that is no PID 1, as the program sees it */
     int32_t plan_fd;         /* memfd of this plan; -1: inline */
+    int32_t cgroup_fd;       /* directory of the cgroup that the child is to be in; -1: none */
     int32_t proc_fd;         /* the caller's own /proc, opened before a join; -1 */
     int32_t helper_fd;       /* the helper's image */
     uint32_t helper_path;    /* the same as a file, for where the fd cannot be executed */

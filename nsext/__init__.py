@@ -27,6 +27,8 @@ if _EVERYTHING:
 
     from . import _eager as _eager
     from ._async import create_subprocess_exec, create_subprocess_shell, open_process
+    from ._cgroup import Cgroup
+    from ._cgroup_handle import CgroupHandle, CgroupStats
     from ._check import check
     from ._clone import clone
     from ._clone_flags import CloneFlags
@@ -91,7 +93,10 @@ else:
 __all__ = [
     "Bind",
     "CalledProcessError",
+    "Cgroup",
     "Cgroup2",
+    "CgroupHandle",
+    "CgroupStats",
     "CloneFlags",
     "CompletedProcess",
     "DEVNULL",

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Unpack
 
 from . import _native
+from ._grouped import GroupedProcess
 from ._launch import Plan, fail, plan_of, resolve
 from ._process import Process
 from ._spec import Spec
@@ -128,12 +129,18 @@ def clone(
     sys.audit("nsext.clone", address, spec)
     plan: Plan = plan_of(spec, True, "copy")
     name = f"entry {address:#x}"
-    process = Process(name, spec.new)  # type: ignore[arg-type]
+    group = None
+    if spec.cgroup is None:
+        process = Process(name, spec.new)  # type: ignore[arg-type]
+    else:
+        process = grouped = GroupedProcess(name, int(spec.new), spec.cgroup)  # type: ignore[arg-type]
+        group = grouped._group
     try:
+        directory = -1 if group is None else group.open()
         values = (plan.blob, address, argument, stack_size, spawn_timeout, process._child)
-        failure = _native.clone(*values)
+        failure = _native.clone(*values, directory)
         if failure is not None:
-            fail(failure, plan, spec, "", name, spawn_timeout)
+            fail(failure, plan, spec, "", name, spawn_timeout, group)
     except BaseException:
         process._discard()
         raise

@@ -39,6 +39,10 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0, exact: bool = Fal
     In a root of somebody else's files, or among mounts of them, "#!/proc/self/exe" is the same
     threat; and what is mounted may take long.
 
+    In a control group with a limit of memory, the OOM killer would take all who share it.  So a
+    child in our memory is never in another group than ours: the helper's second clone is the one
+    that is born there.
+
     A paused child and an init would share the caller's memory for as long as they live, where
     the OOM killer takes all who share it.  The wait for the caller's death starts before exec.
 
@@ -52,6 +56,8 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0, exact: bool = Fal
     if spec.user is not None or spec.group is not None or spec.extra_groups is not None:
         return "helper"
     if spec.oom_score_adj is not None:
+        return "helper"
+    if spec.cgroup is not None:
         return "helper"
     if paused or exact or spec.init or spec.kill_on_parent_exit or has_mounts(spec):
         return "helper"
@@ -170,6 +176,8 @@ def _early_steps(spec: Spec) -> list[Step]:
 
 def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
     steps: list[Step] = []
+    if new & _flags.NEWCGROUP and spec.cgroup is not None:
+        steps.append(("unshare", _flags.NEWCGROUP))
     if new & _flags.NEWTIME:
         # Not by the clone: a time namespace takes its offsets before its first process.
         steps.append(("unshare", _flags.NEWTIME))
@@ -282,24 +290,33 @@ def compile(
     init = init or spec.init
     new = int(spec.new)  # type: ignore[arg-type]
     at_clone: int = new & ~_flags.NEWTIME
+    grouped = spec.cgroup is not None
+    if grouped:
+        # The root of a cgroup namespace is the group that its maker is in.
+        at_clone &= ~_flags.NEWCGROUP
     ids: list[Step] = []
     uid_map = gid_map = None
     if new & _flags.NEWUSER:
         ids, uid_map, gid_map = _id_steps(spec)
     steps: list[Step] = []
-    if body == "helper" and (joined or exact):
+    if body == "helper" and (joined or exact or grouped):
         # New namespaces belong inside the joined ones: they are made after, by a second clone,
         # which alone comes into a joined pid namespace.
         steps += [("helper",), *_early_steps(spec)]
+        if joined and grouped:
+            steps.append(("cgroup",))  # who has joined a namespace may not be allowed to
         if joined:
             steps.append(("join",))
         if joined & _flags.NEWUSER:
             steps.append(("join_as_root",))
-        if at_clone or exact or joined & _flags.NEWPID:
-            steps.append(("relay", at_clone))
+        into = grouped and not joined
+        if at_clone or exact or into or joined & _flags.NEWPID:
+            steps.append(("relay", at_clone, int(into)))
         steps += ids
         at_clone = 0
     else:
+        if grouped:
+            steps.append(("cgroup",))
         # Maps before the helper's exec, which takes the capabilities of an id that is not mapped.
         steps += ids
         if body == "helper":

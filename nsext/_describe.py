@@ -28,6 +28,7 @@ _PLAIN = {
     "init_death": "ask for SIGKILL at the init's death",
     "parent_death": "ask for SIGKILL at the parent's death",
     "join": "join namespaces",
+    "cgroup": "enter the control group",
     "join_as_root": "become root of the joined user namespace",
     "setsid": "setsid",
     "ctty": "take the terminal: TIOCSCTTY",
@@ -52,6 +53,10 @@ _PARTS = {
     ("uid_map", 1): "open /proc/self/uid_map",
     ("oom_score_adj", 1): "open /proc/self/oom_score_adj",
     ("time_offsets", 1): "open /proc/self/timens_offsets",
+    ("cgroup", 1): "open cgroup.procs of the control group",
+    ("cgroup", 2): "enter the control group by cgroup.procs",
+    ("relay", 1): "open cgroup.procs of the control group",
+    ("relay", 2): "enter the control group by cgroup.procs",
     ("enter_time", 1): "open /proc/self/ns/time_for_children",
 }
 
@@ -108,8 +113,9 @@ def describe(step: Step, steps: tuple[Step, ...] = ()) -> str:
             return f"setresuid {uid}"
         case "pty", (_, rows, columns):
             return f"open a terminal of the new /dev/pts, {rows} by {columns}"
-        case "relay", (flags,):
-            return f"clone again{' with new ' + kind_names(flags) if flags else ''}"
+        case "relay", (flags, into):
+            new = f" with new {kind_names(flags)}" if flags else ""
+            return f"clone again{new}{' into the control group' if into else ''}"
         case "init", (_,):
             return "start the program from its init"
         case "setpgid", (group,):
@@ -152,6 +158,11 @@ def describe_failure(step: Step, aux: int, steps: tuple[Step, ...] = ()) -> str:
         return describe_mount_failure(step, aux, steps)
     part = _PARTS.get((name, aux)) or describe_privilege_failure(step, aux)
     return part or describe(step, steps)
+
+
+def is_about_cgroup(step: Step) -> bool:
+    """Does *step* put the child into its control group?"""
+    return step[0] == "cgroup" or (step[0] == "relay" and bool(step[2]))
 
 
 def step_path(step: Step) -> str | None:

@@ -16,9 +16,13 @@ import tempfile
 
 from . import (
     _capabilities,
+    _cgroup,
+    _cgroup_handle,
+    _cgroupfs,
     _clone_flags,
     _compile_mounts,
     _describe,
+    _grouped,
     _handed,
     _hints,
     _hints_mounts,

@@ -21,6 +21,24 @@ def killed_hint(signum: int) -> str | None:
     return None
 
 
+def cgroup_hint(number: int) -> str | None:
+    """Why a child could not get into its control group: clone(2), cgroups(7)."""
+    if number == errno.EBUSY:
+        return "the group gives controllers to groups below it, and then has no processes itself"
+    if number == errno.EOPNOTSUPP:
+        return "the group is threaded or invalid: see its cgroup.type"
+    if number in (errno.EACCES, errno.EPERM):
+        return (
+            "one may move into a group whose cgroup.procs, and that of the nearest common group "
+            "above, one may write to: whoever owns these has to delegate them"
+        )
+    if number == errno.EAGAIN:
+        return "pids.max of the group, or of one above, or RLIMIT_NPROC is reached"
+    if number in (errno.ENOENT, errno.ENODEV):
+        return "the group is removed, or outside of the cgroup namespace"
+    return None
+
+
 def step_hint(name: str, number: int, new: int) -> str | None:
     """Why a step of a child with these new namespaces failed."""
     if number in (errno.EMFILE, errno.ENFILE):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
+from ._cgroup import CgroupLike
 from ._fds import HasFileno
 from ._flags import Kinds
 from ._join import Joins
@@ -57,6 +58,7 @@ class NamespaceFields(TypedDict, total=False):
     no_new_privs: bool | None
     seccomp: Seccomp | None
     keyring: Keyring | None
+    cgroup: CgroupLike | None
     init: bool
     kill_on_parent_exit: bool
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from _collections_abc import Mapping
     from typing import Any, NoReturn
 
+    from ._cgroupfs import Group
     from ._compile import Body, Compiled, Terminal
 
 EMPTY = Spec()
@@ -184,6 +185,7 @@ def launch(
     patience: float | None = None,
     exact: bool = False,
     terminal: Terminal | None = None,
+    group: Group | None = None,
 ) -> Plan:
     """Start the program, as *owner*'s: see _native.spawn().
 
@@ -192,6 +194,7 @@ def launch(
         finish() or _native.abort().
     exact: let its usage tell its own peak of memory, wherever there is a helper.
     terminal: the session's, for a description with start_new_session.
+    group: of spec's cgroup, not opened yet; the caller ends it, whatever comes.
 
     Raises SpawnError and its kin; what is wrong in the arguments is TypeError or ValueError.
     """
@@ -209,7 +212,8 @@ def launch(
             plan = plan_of(spec, restore_signals, None, paused, 0, exact, terminal)
             # Where a spawn needs anything prepared, its plan must not get here: spawn() takes a
             # bare one straight to C.
-            if restore_signals and spec._plans.get(True) is plan and not has_mounts(spec):
+            bare = restore_signals and group is None and not has_mounts(spec)
+            if bare and spec._plans.get(True) is plan:
                 spec._plans[BARE] = plan
         else:
             plan = known
@@ -238,6 +242,7 @@ def launch(
             joins,
             patience,
             owner,
+            -1 if group is None else group.open(),
         )
     finally:
         if opened is not None:
@@ -245,7 +250,7 @@ def launch(
         if handed is not None:
             handed.close()
     if failure is not None:
-        fail(failure, plan, spec, executable, args, timeout)
+        fail(failure, plan, spec, executable, args, timeout, group)
     return plan
 
 
@@ -268,21 +273,23 @@ def fail(
     executable: Any,
     args: Any,
     timeout: float | None,
+    group: Group | None = None,
 ) -> NoReturn:
     """Raise what C reported as (kind, step, errno, aux, signal, text)."""
-    from ._describe import describe, describe_failure, step_path
+    from ._describe import describe, describe_failure, is_about_cgroup, step_path
     from ._errors import SpawnError, make_error
-    from ._hints import clone_hint, killed_hint, step_hint
+    from ._hints import cgroup_hint, clone_hint, killed_hint, step_hint
     from ._hints_mounts import MOUNT_STEPS, file_hint, mount_hint
 
     kind, index, number, aux, signum, text = failure
     if kind == "clone":
+        hint = None if group is None else cgroup_hint(number)
         raise SpawnError(
             number,
             os.strerror(number),
             stage="clone",
             step="clone",
-            hint=clone_hint(number, plan.compiled.clone_flags),
+            hint=hint or clone_hint(number, plan.compiled.clone_flags),
         )
     step = plan.compiled.steps[index]
     name = step[0]
@@ -297,6 +304,8 @@ def fail(
         raise SpawnTimeout(errno.ETIMEDOUT, late, cmd=args, timeout=timeout or 0.0, **state)
     if kind == "ended":
         hint = killed_hint(signum) if signum else None
+        if group is not None and group.oom_kills():
+            hint = "the memory limit of its cgroup is reached"
         raise SpawnError(errno.ECHILD, how_it_ended(-signum), hint=hint, **state)
     filename = None
     if stage == "exec":
@@ -312,6 +321,9 @@ def fail(
         hint = hint or step_hint(name, number, int(spec.new))  # type: ignore[arg-type]
     else:
         hint = step_hint(name, number, int(spec.new))  # type: ignore[arg-type]
+    if group is not None and group.handle is not None and is_about_cgroup(step):
+        state["path"] = group.handle.path
+        hint = cgroup_hint(number) or hint
     raise make_error(number, os.strerror(number), filename, hint=hint, **state)
 
 

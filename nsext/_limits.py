@@ -34,6 +34,9 @@ class Limits:
     output: int | None  # bytes of all that is captured
 
 
+NO_LIMITS = Limits(None, None, None)
+
+
 def _seconds(value: Any, what: str) -> float | None:
     if value is None:
         return None
@@ -213,7 +216,9 @@ class Watch:
     def _look_at_the_clock(self, now: float) -> bool:
         """Has it passed the limit?  If not, look again when it can have, on all CPUs at once."""
         assert self.limits.cpu is not None
-        left = self.limits.cpu - tree_time(self.process.pid)
+        group = self.process._group
+        used = None if group is None else group.cpu_time()
+        left = self.limits.cpu - (tree_time(self.process.pid) if used is None else used)
         self.cpu_check = now + max(left / (os.cpu_count() or 1), _SHORTEST)
         return left < 0
 
@@ -255,7 +260,7 @@ class Watch:
     def _stop(self) -> None:
         """Kill it, and take what is in the pipes; who else holds them is not waited for."""
         self.process.kill()
-        self.process.wait()
+        self.process.wait()  # with a control group of its own all of it is gone now
         for stream in self.streams.values():
             fd = stream.file.fileno()
             left = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)  # not more: somebody may go on writing

@@ -31,6 +31,7 @@ def spawn(
     joins: tuple[tuple[int, int], ...],
     patience: float | None,
     owner: object,
+    cgroup: int = -1,
     /,
 ) -> _Failure | None: ...
 def finish(
@@ -46,6 +47,7 @@ def clone(
     stack_size: int,
     timeout: float | None,
     owner: object,
+    cgroup: int,
     /,
 ) -> _Failure | None: ...
 def child() -> _Held: ...

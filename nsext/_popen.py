@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import _flags, _native
+from ._cgroup_handle import CgroupHandle, CgroupStats
+from ._cgroupfs import Group
 from ._compile import Body
 from ._errors import SpawnError
 from ._fds import table
@@ -94,6 +96,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _program_pid = 0
     _tty = -1
     _exact = False
+    _group: Group | None = None
     _begun = 0
     _ended: bytes | None = None
     _keeps_root = True  # not for run() and its kin, who return none
@@ -240,6 +243,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             with self._fd_lock:
                 pidfd, self._pidfd = self._pidfd, -1
                 _close(pidfd)
+            if self._group is not None:
+                self._group.end()
         return code
 
     def _program_code(self, code: int) -> int:
@@ -261,6 +266,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             if self._reap(1.0) is None:  # stuck in the kernel
                 pidfd, self._pidfd = self._pidfd, -1
                 _native.adopt(pidfd)
+        if self._group is not None:
+            self._group.discard()
 
     def _signal(self, sig: int) -> None:
         with self._fd_lock:
@@ -332,6 +339,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             fds = table(streams, pass_fds, self._fd_map)
         else:
             fds = tuple(streams)
+        if spec.cgroup is not None:
+            self._group = Group(spec.cgroup)
         self._begun = time.monotonic_ns()
         self._plan = launch(
             spec,
@@ -347,6 +356,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._patience,
             self._exact,
             None if self._pty is None else self._pty.terminal,
+            self._group,
         )
         if self._pty is not None:
             self._pty.started()
@@ -381,7 +391,15 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 handle, self._handle = self._handle, None
                 failure = _native.finish(handle, left, 0, self)
                 if failure is not None:
-                    fail(failure, self._plan, self._spec, self._executable, self.args, timeout)
+                    fail(
+                        failure,
+                        self._plan,
+                        self._spec,
+                        self._executable,
+                        self.args,
+                        timeout,
+                        self._group,
+                    )
             self._child_created = True
             if self._stops():
                 self._at_checkpoint()
@@ -399,6 +417,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._handle = None
             _native.abort(handle)
             self.returncode = -signal.SIGKILL
+        if self._group is not None:
+            self._group.discard()
         for pipe in (self.stdin, self.stdout, self.stderr):
             if pipe is not None:
                 pipe.close()
@@ -519,6 +539,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                     self._executable,
                     self.args,
                     self._spawn_timeout,
+                    self._group,
                 )
         except BaseException:
             # Where C has reaped it, this says ESRCH; where we were interrupted, it must not stay.
@@ -539,7 +560,19 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     @property
     def usage(self) -> Usage | None:
         """What it has used: None while it runs, and where somebody else has waited for it."""
-        return None if self._ended is None else usage_of(self._ended, self._begun)
+        if self._ended is None:
+            return None
+        return usage_of(self._ended, self._begun, self._last_stats())
+
+    def _last_stats(self) -> CgroupStats | None:
+        """What its own control group had counted when it ended."""
+        group = self._group
+        return None if group is None or group.handle is None else group.handle._last
+
+    @property
+    def cgroup(self) -> CgroupHandle | None:
+        """The control group that it was born in, if cgroup= says one."""
+        return None if self._group is None else self._group.handle
 
     @property
     def namespaces(self) -> Namespaces:

@@ -3,6 +3,8 @@ import subprocess
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, AnyStr, Literal, Unpack, overload
 
+from ._cgroup_handle import CgroupHandle
+from ._cgroupfs import Group
 from ._fds import HasFileno
 from ._flags import Kinds
 from ._keywords import Args, Env, File, NamespaceFields
@@ -251,6 +253,8 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
     @property
     def program_pid(self) -> int: ...
     @property
+    def cgroup(self) -> CgroupHandle | None: ...
+    @property
     def usage(self) -> Usage | None: ...
     @property
     def namespaces(self) -> Namespaces: ...
@@ -263,6 +267,7 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
     async def wait_async(self) -> int: ...
     # For _limits, _asyncio and _anyio.
     _begun: int
+    _group: Group | None
     _exact: bool
     _spec: Spec
     def _execute_child(self, *args: Any) -> None: ...

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
+    from ._cgroup_handle import CgroupHandle
     from ._usage import Usage
 else:
     from _signal import SIGKILL, SIGTERM  # without enum
@@ -98,6 +99,11 @@ class Process(PidfdChild):
         from ._usage import usage_of
 
         return usage_of(raw)
+
+    @property
+    def cgroup(self) -> CgroupHandle | None:
+        """The control group that it was born in, if cgroup= says one."""
+        return None
 
     def poll(self) -> int | None:
         """Return the return code, None while it runs.  Never blocks."""

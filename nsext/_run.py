@@ -6,7 +6,8 @@ import subprocess
 from subprocess import PIPE, STDOUT, CalledProcessError, TimeoutExpired
 from typing import Any
 
-from ._limits import LimitedPopen, Limits, Verdict, Watch, limits_of
+from ._cgroup_handle import CgroupStats
+from ._limits import NO_LIMITS, LimitedPopen, Limits, Verdict, Watch, limits_of
 from ._popen import Popen
 from ._usage import Usage, usage_of
 
@@ -22,19 +23,25 @@ class CompletedProcess(subprocess.CompletedProcess):  # type: ignore[type-arg]
 
     _ended: bytes | None = None
     _begun = 0
+    _stats: CgroupStats | None = None
     _verdict: Verdict | None = None
 
     @property
     def usage(self) -> Usage | None:
         """What it has used; None where somebody else has waited for it."""
-        return None if self._ended is None else usage_of(self._ended, self._begun)
+        if self._ended is None:
+            return None
+        return usage_of(self._ended, self._begun, self._stats)
 
     @property
     def verdict(self) -> Verdict:
         """How it ended, in a word: "ok", "nonzero" or "signal" by itself; "timeout", "cpu" or
-        "output" at a limit of run()'s."""
+        "output" at a limit of run()'s; "memory" by the OOM killer in a control group of its own.
+        """
         if self._verdict is not None:
             return self._verdict
+        if self._stats is not None and self._stats.oom_kills:
+            return "memory"
         return "signal" if self.returncode < 0 else "nonzero" if self.returncode else "ok"
 
 
@@ -84,7 +91,11 @@ def run(
         return _run_limited(limits, popenargs, input, timeout, check, kwargs)
     with _Popen(*popenargs, **kwargs) as process:
         try:
-            stdout, stderr = process.communicate(input, timeout=timeout)
+            if process._group is not None and process._group.own:
+                # What it leaves behind ends with it, and does not hold the pipes open.
+                stdout, stderr = Watch(process, NO_LIMITS, input, timeout).run()
+            else:
+                stdout, stderr = process.communicate(input, timeout=timeout)
         except TimeoutExpired:
             process.kill()
             process.wait()  # communicate() has put what was read into the exception
@@ -102,6 +113,8 @@ def _completed(process: Popen, stdout: Any, stderr: Any) -> CompletedProcess:
     code: Any = process.returncode
     done = CompletedProcess(process.args, code, stdout, stderr)
     done._ended, done._begun = process._ended, process._begun
+    if process._group is not None:
+        done._stats = process._last_stats()
     return done
 
 

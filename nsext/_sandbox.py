@@ -44,6 +44,8 @@ class Sandbox(Spec):
     affinity: CPU numbers.  See sched_setaffinity(2).
     user, group, extra_groups: as in subprocess.Popen; numbers only in a new user namespace, whose
         ids they are.  With user or group, and no extra_groups, supplementary groups are dropped.
+    cgroup: the control group to be born in: a nsext.Cgroup (a new one, removed at the end), the
+        path of one, or a descriptor of its directory.  See cgroups(7).
     init: keep a tiny init as PID 1 (without a pid namespace: as a subreaper), which reaps, passes
         signals on and ends the namespace when the program ends.
     kill_on_parent_exit: the child is killed when this process (not: this thread) ends.

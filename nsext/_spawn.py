@@ -72,7 +72,14 @@ def spawn(
         streams, devnull = standard_streams(stdin, stdout, stderr)
     else:
         streams = None
-    process = Process(args, spec.new)  # type: ignore[arg-type]
+    group = None
+    if spec.cgroup is None:
+        process = Process(args, spec.new)  # type: ignore[arg-type]
+    else:
+        from ._grouped import GroupedProcess
+
+        process = grouped = GroupedProcess(args, int(spec.new), spec.cgroup)  # type: ignore[arg-type]
+        group = grouped._group
     try:
         if streams is None and env is UNSET and (plan := spec._plans.get(BARE)) is not None:
             # The short way, 4 us less: all code that runs here is cold after the last exec.
@@ -94,7 +101,8 @@ def spawn(
             fail(failure, plan, spec, executable, argv, spawn_timeout)
         if streams is not None:
             fds = table(streams, pass_fds, fd_map)
-        launch(spec, argv, executable, env, fds, close_fds, True, spawn_timeout, process._child)
+        values = (spec, argv, executable, env, fds, close_fds, True, spawn_timeout)
+        launch(*values, process._child, group=group)
     except BaseException:
         process._discard()
         raise

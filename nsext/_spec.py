@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from _collections_abc import Iterable, Mapping, Sequence
     from typing import Any, Literal, Self, TypeAlias, Unpack
 
+    from ._cgroup import CgroupLike
     from ._flags import Kinds
     from ._join import Joins
     from ._keywords import SandboxFields
@@ -77,6 +78,7 @@ class Spec(_Kept):
     no_new_privs: bool | None = None
     seccomp: Seccomp | None = None
     keyring: Keyring | None = None
+    cgroup: CgroupLike | None = None
     init: bool = False
     kill_on_parent_exit: bool = False
 
@@ -170,6 +172,12 @@ def _normal_join(value: Any) -> Any:
     return normal(value)
 
 
+def _normal_cgroup(value: Any) -> Any:
+    from ._cgroup import normal
+
+    return normal(value)
+
+
 def _in_range(name: str, low: int, high: int) -> Any:
     def check(value: Any) -> int:
         number = _values.integer(value, name)
@@ -236,6 +244,7 @@ _NORMAL: dict[str, Any] = {
     "no_new_privs": _truth,
     "seccomp": lambda value: _filters(value),
     "keyring": _one_of("keyring", "new", "inherit"),
+    "cgroup": _normal_cgroup,
     "init": _truth,
     "kill_on_parent_exit": _truth,
 }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._flags import kind_names
+from ._frozen import defaults_of
 from ._join import Join
 from ._spec import FIELDS, Spec
 from ._values import INFINITY
@@ -48,6 +49,17 @@ def _limits(limits: Mapping[str, tuple[int, int]]) -> Any:
     }
 
 
+def _cgroup(group: Any) -> Any:
+    from ._cgroup import Cgroup
+
+    if isinstance(group, Cgroup):
+        fields = ((name, getattr(group, name)) for name in defaults_of(Cgroup))
+        return {name: _plain(value) for name, value in fields if value is not None}
+    if not isinstance(group, str):
+        raise ValueError(f"{group!r} is open here, and has no text form: say a path or limits")
+    return group
+
+
 def _root(root: Any) -> Any:
     from ._text_mounts import dump
 
@@ -76,6 +88,7 @@ _DUMP: dict[str, Any] = {
     "mounts": _mounts,
     "rlimits": _limits,
     "seccomp": _filters,
+    "cgroup": _cgroup,
 }
 
 

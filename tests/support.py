@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import nsext
+from nsext import _cgroupfs
 
 KINDS = ("mnt", "uts", "ipc", "user", "pid", "net", "cgroup", "time")
 UID, GID = 12345, 23456  # an ordinary user, known to nobody
@@ -121,6 +122,22 @@ def end_children():
         os.waitpid(-1, 0)
 
 
+@cache
+def _own_group():
+    try:
+        return _cgroupfs.own_group()
+    except nsext.SpawnError:
+        return None
+
+
+def control_groups():
+    """Groups below our own that this process has made."""
+    path, ours = _own_group(), (f"nsext-{os.getpid()}-", f"test-{os.getpid()}-")
+    if path is None or not os.path.isdir(path):
+        return []
+    return [name for name in os.listdir(path) if name.startswith(ours)]
+
+
 def dumpable():
     return ctypes.CDLL(None, use_errno=True).prctl(3, 0, 0, 0, 0)  # PR_GET_DUMPABLE
 
@@ -147,6 +164,7 @@ def state():
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
         "affinity": os.sched_getaffinity(0),
         "session": (os.getsid(0), os.getpgid(0)),
+        "cgroups": control_groups(),
         "hostname": os.uname().nodename,
     }
 

@@ -115,7 +115,16 @@ def test_api_mentions_every_name():
     api = (ROOT / "docs" / "api.md").read_text()
     assert not missing(nsext.__all__, api)
     assert not missing(FIELDS, api)
-    kinds = (nsext.Popen, nsext.Process, nsext.Usage, nsext.CompletedProcess, nsext.Sandbox)
+    kinds = (
+        nsext.Popen,
+        nsext.Process,
+        nsext.Usage,
+        nsext.CompletedProcess,
+        nsext.Cgroup,
+        nsext.CgroupHandle,
+        nsext.CgroupStats,
+        nsext.Sandbox,
+    )
     for kind in (*kinds, nsext.Namespace, nsext.CloneFlags):
         assert not missing(public(kind), api), kind
 

@@ -142,7 +142,7 @@ def test_ids_are_checked_in_c_too(step: Any, root: None) -> None:
         (("setuid", 5), ("exec",)),  # inline: not there
         (("checkpoint",), ("exec",)),
         (("init", 0), ("exec",)),
-        (("relay", 0), ("exec",)),
+        (("relay", 0, 0), ("exec",)),
     ],
 )
 def test_the_helpers_steps_do_not_run_inline(steps: Any, root: None) -> None:

@@ -44,6 +44,7 @@ FULL = {
     "no_new_privs": False,
     "keyring": "inherit",
     "seccomp": ["default", bytes(8)],
+    "cgroup": nsext.Cgroup(pids_max=5, name="full"),
     "join": 1,
     "user": 12,
     "group": 13,

@@ -43,6 +43,7 @@ def fails(step):
 
 def test_every_step_has_both():
     import test_attribute_steps
+    import test_cgroup
     import test_helper_steps
     import test_mount_steps  # noqa: F401, which adds to those of test_helper_steps
     import test_privilege_steps
@@ -50,7 +51,8 @@ def test_every_step_has_both():
 
     for kind in ("DONE", "FAILED"):
         marked = [*globals()[kind]]
-        for module in (test_attribute_steps, test_helper_steps, test_privilege_steps, test_pty):
+        modules = (test_attribute_steps, test_cgroup, test_helper_steps, test_privilege_steps)
+        for module in (*modules, test_pty):
             marked += getattr(module, kind)
         assert sorted(marked) == sorted(_native.STEPS), "steps without a test, or with two"
 

@@ -49,6 +49,31 @@ static inline __attribute__((always_inline)) long nsx_arch_clone(long flags, voi
     return x0;
 }
 
+/* As on x86_64. */
+static inline __attribute__((always_inline)) long nsx_arch_clone3_inline(const void *args,
+                                                                         long size,
+                                                                         void (*fn)(void *),
+                                                                         void *arg)
+{
+    register long x8 __asm__("x8") = 435;
+    register long x0 __asm__("x0") = (long)args;
+    register long x1 __asm__("x1") = size;
+    register void (*x5)(void *) __asm__("x5") = fn;
+    register void *x6 __asm__("x6") = arg;
+    __asm__ volatile("svc #0\n\t"
+                     "cbnz x0, 1f\n\t"
+                     "mov x29, #0\n\t"
+                     "mov x30, #0\n\t"
+                     "mov x0, x6\n\t"
+                     "blr x5\n\t"
+                     "brk #1\n"
+                     "1:"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x5), "r"(x6)
+                     : "memory", "cc");
+    return x0;
+}
+
 /* As on x86_64.  Only x0 changes over a system call. */
 #define NSX_ARCH_CLONE3_ASM                                                                        \
     "    .text\n"                                                                                  \

@@ -46,6 +46,29 @@ static inline __attribute__((always_inline)) long nsx_arch_clone(long flags, voi
     return ret;
 }
 
+/* The same by clone3(2). */
+static inline __attribute__((always_inline)) long nsx_arch_clone3_inline(const void *args,
+                                                                         long size,
+                                                                         void (*fn)(void *),
+                                                                         void *arg)
+{
+    register void (*r12)(void *) __asm__("r12") = fn;
+    register void *r13 __asm__("r13") = arg;
+    long ret;
+    __asm__ volatile("syscall\n\t"
+                     "testq %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "xorl %%ebp, %%ebp\n\t"
+                     "movq %%r13, %%rdi\n\t"
+                     "call *%%r12\n\t"
+                     "hlt\n"
+                     "1:"
+                     : "=a"(ret)
+                     : "a"(435), "D"(args), "S"(size), "r"(r12), "r"(r13)
+                     : "rcx", "r11", "memory", "cc");
+    return ret;
+}
+
 /* long nsx_arch_clone3(args, size, fn, arg): the parent returns; the child, on
  * its new stack, calls fn(arg) and exits with its value.  rcx and r11 do not
  * survive a system call, so arg waits in r8. */

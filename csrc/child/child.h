@@ -70,6 +70,9 @@ static inline __attribute__((always_inline)) void *child_at(struct nsx_plan *pla
 /* Runs the steps from first on; returns where one failed, which it has reported. */
 void nsx_child_run(struct nsx_plan *plan, uint32_t first, struct nsx_hold *hold);
 
+/* Writes itself to cgroup.procs.  aux says which part failed. */
+long nsx_child_enter_cgroup(struct nsx_child *child);
+
 /* path: below /proc.  After a join that is the caller's own, opened before: in
  * the namespace that was joined, somebody else decides what /proc is. */
 static inline __attribute__((always_inline)) long child_open_proc(const struct nsx_plan *plan,

@@ -102,6 +102,8 @@ NSX_CHILD_CODE static long keep_fds(struct nsx_child *child)
         error = sys_fcntl(plan->plan_fd, F_SETFD_, 0);
     if (error >= 0 && plan->parent_pidfd >= 0)
         error = sys_fcntl(plan->parent_pidfd, F_SETFD_, 0);
+    if (error >= 0 && plan->cgroup_fd >= 0)
+        error = sys_fcntl(plan->cgroup_fd, F_SETFD_, 0);
     return error;
 }
 

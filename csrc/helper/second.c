@@ -26,3 +26,18 @@ NSX_CHILD_CODE long nsx_helper_clone(long flags, uint32_t *parent_tid, uint32_t 
     return nsx_arch_clone(flags | NSX_CLONE_VM | NSX_SIGCHLD, top, parent_tid, child_tid,
                           second_main, second);
 }
+
+NSX_CHILD_CODE long nsx_helper_clone_into(uint64_t flags, int cgroup, uint32_t *parent_tid,
+                                          struct nsx_second *second)
+{
+    const uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    const struct nsx_clone_args args = {
+        .flags = flags | NSX_CLONE_VM | NSX_CLONE_INTO_CGROUP,
+        .parent_tid = (uint64_t)(uintptr_t)parent_tid,
+        /* exit_signal: with CLONE_PARENT it is ours */
+        .stack = ((here - NSX_SECOND_GAP) & ~(uintptr_t)15) - 16,
+        .stack_size = 16, /* the top is all that counts */
+        .cgroup = (uint64_t)cgroup,
+    };
+    return nsx_arch_clone3_inline(&args, sizeof args, second_main, second);
+}

@@ -19,4 +19,8 @@ struct nsx_second {
 long nsx_helper_clone(long flags, uint32_t *parent_tid, uint32_t *child_tid,
                       struct nsx_second *second);
 
+/* The same, born in the cgroup of a directory's descriptor: clone3(2). */
+long nsx_helper_clone_into(uint64_t flags, int cgroup, uint32_t *parent_tid,
+                           struct nsx_second *second);
+
 #endif

@@ -2,10 +2,17 @@
  * one only comes by being born there, and new namespaces belong inside joined
  * ones.  CLONE_PARENT makes it the caller's child, for the caller to reap; we end,
  * and that tells the caller to come and hold its pidfd.
+ *
+ * A child of the caller's own memory is never in another cgroup than the caller:
+ * an OOM there would kill all who share its memory.  So it is this clone that is
+ * born into one.
  */
 #include "second.h"
 
 #define CLONE_PARENT_SETTID_ 0x00100000
+#define EBADF_ 9
+#define ENOSYS_ 38
+#define EPERM_ 1
 #define ESRCH_ 3
 
 NSX_CHILD_CODE static long begin(const struct nsx_second *second)
@@ -18,18 +25,46 @@ NSX_CHILD_CODE static long begin(const struct nsx_second *second)
         if (sys_is_readable(plan->parent_pidfd) > 0)
             return -ESRCH_;
     }
-    return nsx_child_hold(plan, second->hold);
+    const long error = nsx_child_hold(plan, second->hold);
+    if (plan->cgroup_fd >= 0)
+        sys_close(plan->cgroup_fd);
+    return error;
 }
 
+/* Where clone3 is refused we go there ourselves: the clone is born where we are.
+ * EPERM may be its true answer; then clone(2) says so, too. */
+NSX_CHILD_CODE static long clone_into_cgroup(struct nsx_child *child, uint64_t flags,
+                                             struct nsx_second *second)
+{
+    struct nsx_plan *plan = child->plan;
+    const int cgroup = plan->cgroup_fd;
+    uint32_t *pid = &plan->record.relay_pid;
+    if (cgroup < 0)
+        return -EBADF_;
+    long error = nsx_helper_clone_into(flags, cgroup, pid, second);
+    if (error == -ENOSYS_ || error == -EPERM_) {
+        error = nsx_child_enter_cgroup(child);
+        if (error < 0)
+            return error;
+        child->aux = 0;
+        error = nsx_helper_clone((long)flags, pid, NULL, second);
+    }
+    return error;
+}
+
+/* arg 0: CLONE_NEW*; arg 1: 1: into the cgroup. */
 NSX_CHILD_CODE long step_relay(struct nsx_child *child, const struct nsx_step *step)
 {
     struct nsx_plan *plan = child->plan;
     struct nsx_second second = {.plan = plan, .hold = child->hold, .begin = begin};
     second.step = plan->record.step;
     /* With our table of descriptors, not a copy: we end, and touch it no more. */
-    const long flags =
-        (long)step->arg[0] | NSX_CLONE_PARENT | CLONE_PARENT_SETTID_ | NSX_CLONE_FILES;
-    const long pid = nsx_helper_clone(flags, &plan->record.relay_pid, NULL, &second);
+    const uint64_t flags = step->arg[0] | NSX_CLONE_PARENT | CLONE_PARENT_SETTID_ | NSX_CLONE_FILES;
+    long pid;
+    if (step->arg[1])
+        pid = clone_into_cgroup(child, flags, &second);
+    else
+        pid = nsx_helper_clone((long)flags, &plan->record.relay_pid, NULL, &second);
     if (pid < 0)
         return pid;
     nsx_syscall(__NR_exit_group, 0, 0, 0, 0, 0, 0);

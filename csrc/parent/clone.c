@@ -25,6 +25,10 @@ static long clone_new(const struct nsx_clone *how)
         .stack = (uint64_t)(uintptr_t)how->stack,
         .stack_size = how->stack_size,
     };
+    if (how->cgroup >= 0) {
+        args.flags |= NSX_CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)how->cgroup;
+    }
     return nsx_arch_clone3(&args, sizeof args, how->fn, how->arg);
 }
 #else

@@ -7,6 +7,7 @@
 struct nsx_clone {
     uint64_t flags; /* CLONE_*; exit signal apart; CLEARTID and PIDFD are added */
     int *pidfd;
+    int cgroup;          /* directory of the cgroup that it is born in, by clone3(2); -1: ours */
     uint32_t *child_tid; /* cleared and woken when a CLONE_VM child leaves */
     void *stack;         /* lowest address */
     size_t stack_size;

@@ -152,6 +152,7 @@ static long clone_child(struct nsx_spawn *spawn)
     struct nsx_clone how = {
         .flags = memory | blob_of(plan)->new_flags,
         .pidfd = &spawn->pidfd,
+        .cgroup = -1,
         .child_tid = &plan->record.ctid,
         .stack = stack,
         .stack_size = spawn->slot->stack_size,
@@ -161,6 +162,11 @@ static long clone_child(struct nsx_spawn *spawn)
     if (may_share_fds(spawn)) {
         plan->flags |= NSX_SHARED_FDS;
         how.flags |= NSX_CLONE_FILES;
+    }
+    /* Only with memory of its own: see step_relay(). */
+    if (spawn->slot->kind == NSX_SLOT_SHARED && find(plan, NSX_OP_cgroup)) {
+        how.cgroup = plan->cgroup_fd;
+        plan->flags |= NSX_BORN_IN_CGROUP;
     }
     long pid = -ENOSYS;
     if (!__atomic_load_n(spawn->clone3_missing, __ATOMIC_RELAXED)) {
@@ -172,6 +178,7 @@ static long clone_child(struct nsx_spawn *spawn)
     }
     if (pid == -ENOSYS || pid == -EPERM) {
         plan->flags |= NSX_RESET_SIGNALS;
+        plan->flags &= ~(uint32_t)NSX_BORN_IN_CGROUP;
         pid = nsx_parent_clone(&how, 1);
     }
     return pid;

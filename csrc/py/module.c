@@ -83,8 +83,9 @@ static PyMethodDef methods[] = {
     {"pack", FAST(native_pack), METH_FASTCALL,
      "pack(new_flags, steps, uid_map, gid_map) -> bytes\n\nThe static part of a plan."},
     {"spawn", FAST(native_spawn), METH_FASTCALL,
-     "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper, joins, patience, owner)\n"
-     "-> failure or None\n\nowner: what child() returned, or what gets pid, _pidfd and _handle."},
+     "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper, joins, patience, owner,\n"
+     "cgroup=-1) -> failure or None\n\nowner: what child() returned, or what gets pid, _pidfd and "
+     "_handle."},
     {"finish", FAST(native_finish), METH_FASTCALL,
      "finish(child, timeout, patience, owner) -> as spawn()"},
     {"abort", FAST(native_abort), METH_FASTCALL, "abort(child): kill and reap it"},
@@ -92,7 +93,7 @@ static PyMethodDef methods[] = {
      "report(child) -> (inner_pid, wait status or None)"},
     {"resume", FAST(native_resume), METH_FASTCALL, "resume(child, timeout, owner) -> as spawn()"},
     {"clone", FAST(native_clone), METH_FASTCALL,
-     "clone(blob, entry, arg, stack_size, timeout, owner) -> as spawn()"},
+     "clone(blob, entry, arg, stack_size, timeout, owner, cgroup) -> as spawn()"},
     {"child", native_child, METH_NOARGS, "child() -> what holds a child for a Process"},
     {"child_wait", FAST(native_child_wait), METH_FASTCALL,
      "child_wait(child, timeout) -> int | None\n\nAs wait(), for any number of threads."},

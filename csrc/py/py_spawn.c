@@ -196,8 +196,11 @@ static int plan_helper(struct native_state *state, struct nsx_slot **slot, PyObj
 PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct native_state *state = native_state(module);
-    if (count != 11)
-        return PyErr_Format(PyExc_TypeError, "spawn() takes 11 arguments");
+    if (count != 11 && count != 12)
+        return PyErr_Format(PyExc_TypeError, "spawn() takes 11 or 12 arguments");
+    const int cgroup = count == 12 ? native_int(args[11]) : -1;
+    if (cgroup == -1 && PyErr_Occurred())
+        return NULL;
     const int64_t timeout = native_timeout(args[6]);
     const int64_t patience = timeout < 0 ? -1 : native_timeout(args[9]);
     if (patience < 0)
@@ -214,6 +217,7 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
         nsx_slot_put(spawn.pool, spawn.slot);
         return NULL;
     }
+    nsx_slot_plan(spawn.slot)->cgroup_fd = cgroup;
     return run(&spawn, limits_from_now(timeout, patience), 1, args[10], module);
 }
 
@@ -300,8 +304,11 @@ PyObject *native_report(PyObject *module, PyObject *const *args, Py_ssize_t coun
 PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct native_state *state = native_state(module);
-    if (count != 6)
-        return PyErr_Format(PyExc_TypeError, "clone() takes 6 arguments");
+    if (count != 7)
+        return PyErr_Format(PyExc_TypeError, "clone() takes 7 arguments");
+    const int cgroup = native_int(args[6]);
+    if (cgroup == -1 && PyErr_Occurred())
+        return NULL;
     const unsigned long long entry = PyLong_AsUnsignedLongLong(args[1]);
     if (PyErr_Occurred())
         return NULL;
@@ -325,6 +332,7 @@ PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count
     struct nsx_plan *plan = nsx_slot_plan(spawn.slot);
     plan->entry = entry;
     plan->entry_arg = arg;
+    plan->cgroup_fd = cgroup;
     return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 1, args[5], module);
 }
 
