@@ -11,7 +11,7 @@ from test_sandbox import FULL
 import nsext
 from nsext import Fd, Sandbox, _toml
 
-TEXT = {**FULL, "env": {"A": "1", "with space": 'a "b" \\ \n\t\x7f ü'}}
+TEXT = {**FULL, "seccomp": "default", "env": {"A": "1", "with space": 'a "b" \\ \n\t\x7f ü'}}
 BOX = Sandbox(**TEXT)
 ALONE = [Sandbox(**{name: value, "new": "all"}) for name, value in TEXT.items() if name != "join"]
 OTHERS = [
