@@ -196,21 +196,17 @@ class _Lister:
         for unique_id in ids:
             if unique_id in known:
                 continue
-            for kind in self.names:  # the handle has to say which
-                try:
-                    fd = _native.open_ns(unique_id, BY_KIND[kind])
-                except OSError as error:
-                    if error.errno in (errno.EPERM, errno.EACCES):
-                        break
-                    continue
-                try:
-                    id = os.fstat(fd).st_ino
-                    if (kind, id) not in self.found:
-                        new = self.found[kind, id] = _Found(kind, id)
-                        self.look_into(fd, new)
-                finally:
-                    os.close(fd)
-                break
+            try:
+                fd = _native.open_ns(unique_id)
+            except OSError:
+                continue  # gone, or not ours
+            try:
+                kind, id = kind_names(_nsfs.nstype(fd) or 0), os.fstat(fd).st_ino
+                if kind in self.names and (kind, id) not in self.found:
+                    new = self.found[kind, id] = _Found(kind, id)
+                    self.look_into(fd, new)
+            finally:
+                os.close(fd)
 
 
 def _command(pid: int) -> str:

@@ -9,8 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* nsfs file handles (Linux 6.18): open_by_handle_at(2) with this in place of a
- * mount's descriptor. */
+/* nsfs file handles (Linux 6.18; by the 64-bit id alone 6.19): open_by_handle_at(2) with this in
+ * place of a mount's descriptor. */
 #define FD_NSFS_ROOT (-10003)
 #define FILEID_NSFS 0xf1
 
@@ -58,28 +58,25 @@ PyObject *native_listns(PyObject *module, PyObject *kinds)
         if (!list)
             return NULL;
         const long count = syscall(__NR_listns, &request, ids, sizeof ids / sizeof *ids, 0);
+        if (count == 0 || (count < 0 && errno == ENOENT && request.ns_id))
+            return list; /* there is none after that one */
         if (count < 0)
             native_raise(-errno);
         if (count < 0 || append(list, ids, count) < 0)
             Py_CLEAR(list);
-        else if (count == 0)
-            return list;
         else
             request.ns_id = ids[count - 1];
     }
 }
 
-PyObject *native_open_ns(PyObject *module, PyObject *const *args, Py_ssize_t count)
+PyObject *native_open_ns(PyObject *module, PyObject *id)
 {
+    /* ns_type and ns_inum are given both or neither. */
     struct nsfs_handle handle = {.handle_bytes = 16, .handle_type = FILEID_NSFS};
     (void)module;
-    if (count != 2)
-        return PyErr_Format(PyExc_TypeError, "open_ns() takes 2 arguments");
-    handle.ns_id = PyLong_AsUnsignedLongLong(args[0]);
-    const int kind = PyErr_Occurred() ? -1 : native_int(args[1]);
+    handle.ns_id = PyLong_AsUnsignedLongLong(id);
     if (PyErr_Occurred())
         return NULL;
-    handle.ns_type = (uint32_t)kind;
     const long fd = syscall(__NR_open_by_handle_at, FD_NSFS_ROOT, &handle, O_RDONLY | O_CLOEXEC);
     return fd < 0 ? native_raise(-errno) : PyLong_FromLong(fd);
 }

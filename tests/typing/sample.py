@@ -125,6 +125,19 @@ with nsext.Namespace.open("/run/netns/blue") as blue, nsext.namespaces(held, "ne
     nsext.setns(blue)
 assert_type(nsext.Namespace.of("self", "pid"), nsext.Namespace)
 assert_type(nsext.Namespace.from_fd(3, dup=False).kind, Kind)
+with nsext.Namespace.new("user") as user, nsext.Namespace.new("net", user=user) as net:
+    assert_type(net.user_namespace(), nsext.Namespace | None)
+    assert_type(net.processes(), list[int])
+    assert_type(net.unique_id, int | None)
+    with net.enter() as nothing:
+        assert_type(nothing, None)
+    net.persist("/run/netns/blue")
+nsext.unpersist("/run/netns/blue")
+assert_type(nsext.translate_pid(1, held.namespaces["pid"], "self"), int | None)
+assert_type(nsext.list_namespaces("net")[0].paths, tuple[str, ...])
+assert_type(nsext.namespace_tree(by="parent"), list[tuple[int, nsext.NamespaceInfo]])
+assert_type(nsext.check("net")["net"], nsext.Finding)
+assert_type(nsext.check()["net"].remedy, str | None)
 
 
 # ---- asyncio and anyio
