@@ -268,6 +268,7 @@ class Popen(PidfdChild, subprocess.Popen[AnyStr]):
     # For _limits, _asyncio and _anyio.
     _begun: int
     _group: Group | None
+    def _is_first(self) -> bool: ...
     _exact: bool
     _spec: Spec
     def _execute_child(self, *args: Any) -> None: ...

@@ -28,6 +28,10 @@ def main(argv: list[str] | None = None) -> int:
         from .signals import die_by
 
         die_by("SIGPIPE")
+    except KeyboardInterrupt:
+        from .signals import die_by
+
+        die_by("SIGINT")
 
 
 def _dispatch(words: list[str]) -> int:

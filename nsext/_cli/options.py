@@ -270,6 +270,7 @@ FIELD_OPTIONS: tuple[Option, ...] = (
 )
 
 RUN_OPTIONS: tuple[Option, ...] = (
+    Option("--pty", "on a terminal of its own"),
     Option("--setenv", "add to the environment", "NAME=VALUE", _variables),
     Option("--pass-fds", "pass on 0, 1, 2 and these descriptors only", "FDS", _descriptors),
     Option("--timeout", "kill the program then; the exit status is 124", "SECONDS", _seconds),

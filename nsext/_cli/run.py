@@ -88,7 +88,10 @@ def _start(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
     if variables:
         spec = spec.replace(env={**(os.environ if spec.env is None else spec.env), **variables})
     timeout = options.get("--timeout")
-    from .supervise import run
+    if options.get("--pty"):
+        from .terminal import run
+    else:
+        from .supervise import run
 
     try:
         run(spec, argv, timeout, options.get("--pass-fds"))

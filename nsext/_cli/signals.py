@@ -6,6 +6,9 @@ The C module _signal, not signal: that one makes enums, which takes longer than 
 from __future__ import annotations
 
 import os
+import time
+
+from .._proc import field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,12 +63,61 @@ _DUMPING = frozenset(
 block, default, wait = _signal.pthread_sigmask, _signal.signal, _signal.sigtimedwait
 
 
-def interruptible() -> None:
-    """Until there is a program, Ctrl-C ends the command without a traceback."""
-    if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
-    # Where it was inherited as ignored, children would reap themselves.
-    _signal.signal(SIGCHLD, _signal.SIG_DFL)
+def has(pid: int, number: int) -> bool:
+    """Does a process catch, block or ignore a signal?  True where that is not to be seen."""
+    try:
+        names = ("SigCgt", "SigBlk", "SigIgn")
+        masks = [int(field(f"/proc/{pid}/status", name) or "0", 16) for name in names]
+    except OSError:
+        return True
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+class Interrupted(BaseException):
+    """A signal that ends nsext, which has no program yet."""
+
+
+class Early:
+    """Signals while the program is being started: kept for it.
+
+    It may run, and be signalled, before spawn() has returned here.  A set-up that hangs is ended
+    by them, though.
+    """
+
+    PATIENCE = 1.0
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+        self._begun = time.monotonic()
+        for number in WATCHED:
+            if number != SIGCHLD and _signal.getsignal(number) in (
+                _signal.SIG_DFL,
+                _signal.default_int_handler,
+            ):
+                _signal.signal(number, self._keep)
+        # Where it was inherited as ignored, children would reap themselves.
+        _signal.signal(SIGCHLD, _signal.SIG_DFL)
+
+    def _keep(self, number: int, frame: object) -> None:
+        if number in HARMLESS:
+            return
+        self.got.append(number)
+        if number not in STOPPING and time.monotonic() - self._begun > self.PATIENCE:
+            raise Interrupted(number)
+
+
+def in_foreground() -> bool:
+    """Is nsext in the foreground of its terminal?"""
+    try:
+        tty = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(tty) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(tty)
 
 
 def block_all() -> None:

@@ -22,16 +22,7 @@ if TYPE_CHECKING:
     from .._spec import Spec
 
 _SLICE = 0.01
-_PATIENCE = 1.0
-
-
-def _has(pid: int, names: tuple[str, ...], number: int) -> bool:
-    """Is the signal in one of these sets of the process: "SigCgt", "SigBlk", "SigIgn"?"""
-    try:
-        masks = [int(field(f"/proc/{pid}/status", name) or "0", 16) for name in names]
-    except OSError:
-        return True
-    return any(mask >> (number - 1) & 1 for mask in masks)
+_PATIENCE = 3.0
 
 
 def is_stopped(pid: int) -> bool:
@@ -40,6 +31,16 @@ def is_stopped(pid: int) -> bool:
         return (field(f"/proc/{pid}/status", "State") or "").startswith("T")
     except OSError:
         return False
+
+
+def program_of(init: int) -> int:
+    """The program of an init that is PID 1: its first child."""
+    from .._pids import child_with_inner_pid
+
+    try:
+        return child_with_inner_pid(init, 2)
+    except OSError:
+        return init
 
 
 class Supervisor:
@@ -69,9 +70,20 @@ class Supervisor:
             if not self.has_it_too(info):
                 self.process.send_signal(number)
             self.do_as_by_default(number)
-            if self.hidden and number in signals.STOPPING:
-                self.watched_for = number
-                self.watch_until = time.monotonic() + _PATIENCE
+            self.watch(number)
+
+    def early(self, number: int) -> None:
+        """A signal that came while the program was started: nobody knows from whom."""
+        if not (self.own_group and number in signals.BY_TERMINAL and signals.in_foreground()):
+            self.process.send_signal(number)
+        self.do_as_by_default(number)
+        self.watch(number)
+
+    def watch(self, number: int) -> None:
+        """Ctrl-Z: nobody will tell us that a program below an init stops."""
+        if self.hidden and number in signals.STOPPING:
+            self.watched_for = number
+            self.watch_until = time.monotonic() + _PATIENCE
 
     def has_it_too(self, info: Any) -> bool:
         """Has the signal reached the program by itself?"""
@@ -97,7 +109,7 @@ class Supervisor:
         """For a PID 1 without a handler the kernel drops the signal: do what it would do."""
         if not self.first or number in signals.HARMLESS:
             return
-        if _has(self.pid, ("SigCgt", "SigBlk", "SigIgn"), number):
+        if signals.has(self.pid, number):
             return
         if number in signals.STOPPING:
             self.process.send_signal(signals.SIGSTOP)
@@ -127,18 +139,11 @@ class Supervisor:
         self.was_stopped = False
 
     def program(self) -> int:
-        """The program's process id: the only child of an init that is PID 1."""
-        if self.hidden:
-            from .._pids import child_with_inner_pid
-
-            try:
-                return child_with_inner_pid(self.pid, 2)
-            except OSError:
-                pass
-        return self.pid
+        """The program's process id; pid may be its init's."""
+        return program_of(self.pid) if self.hidden else self.pid
 
     def look(self) -> None:
-        """After Ctrl-Z nobody tells us that a program below an init stops: see for ourselves."""
+        """Has it stopped?"""
         if is_stopped(self.program()):
             self.watch_until = 0.0
             self.stop(self.watched_for)
@@ -189,16 +194,22 @@ def finish(code: int, ended_by: int = 0) -> NoReturn:
 def run(spec: Spec, argv: list[str], timeout: float | None, pass_fds: list[int] | None) -> NoReturn:
     """Run a program, and end as it does.  Raises what spawn() does, when there is no program."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    signals.interruptible()
+    early = signals.Early()
     if pass_fds is None and spec.root is not None:
         pass_fds = []  # a descriptor of a directory would lead out of it
-    if pass_fds is None:
-        process = spawn(argv, sandbox=spec, close_fds=False, spawn_timeout=timeout)
-    else:
-        process = spawn(argv, sandbox=spec, pass_fds=pass_fds, spawn_timeout=timeout)
+    try:
+        if pass_fds is None:
+            process = spawn(argv, sandbox=spec, close_fds=False, spawn_timeout=timeout)
+        else:
+            process = spawn(argv, sandbox=spec, pass_fds=pass_fds, spawn_timeout=timeout)
+    except signals.Interrupted as signal:
+        signals.die_by(signal.args[0])
     signals.block_all()
     let_go()
     supervisor = Supervisor(process, spec)
+    supervisor.child_changed()
+    for number in early.got:
+        supervisor.early(number)
     code = supervisor.wait(deadline)
     if code is None:
         process.kill()
