@@ -9,6 +9,7 @@ from test_sandbox import FULL
 
 from nsext import (
     Bind,
+    Cgroup,
     Dev,
     File,
     Mask,
@@ -112,6 +113,14 @@ SAMPLES = {
     "no_new_privs": [("--no-new-privs", True), ("--new-privs", False)],
     "seccomp": [("--seccomp default --seccomp default", ["default", "default"])],
     "keyring": [("--keyring new", "new")],
+    "cgroup": [
+        ("--cgroup /sys/fs/cgroup/job", "/sys/fs/cgroup/job"),
+        (
+            "--cgroup memory-max=64m,pids_max=5,cpu-max=0.5 --cgroup cpuset=0-3,5,name=x",
+            Cgroup(memory_max="64m", pids_max=5, cpu_max=0.5, cpuset="0-3,5", name="x"),
+        ),
+        ("--cgroup cpu-max=5000:10000,cpu-weight=7", Cgroup(cpu_max=(5000, 10000), cpu_weight=7)),
+    ],
     "init": [("--init", True), ("--no-init", False)],
     "kill_on_parent_exit": [("--kill-on-parent-exit", True), ("--no-kill-on-parent-exit", False)],
 }
@@ -194,6 +203,9 @@ def test_reading_ends_at_the_program():
         ("--mounts type=bind,source=/a,colour=red", "no such field: colour"),
         ("--mounts /usr", "a mount's type is one of"),
         ("--symlink a", "TO:PATH"),
+        ("--cgroup memory-max=much", "much"),
+        ("--cgroup colour=red", "colour"),
+        ("--cgroup 5,a=b", "KEY=VALUE"),
     ],
 )
 def test_wrong_lines_are_refused(line, says):

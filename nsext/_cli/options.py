@@ -187,6 +187,34 @@ def _filters(words: Sequence[str]) -> Any:
     return filters
 
 
+def _cgroup(words: Sequence[str]) -> Any:
+    """A path, or limits: KEY=VALUE,KEY=VALUE; a piece without a key belongs to the one before."""
+    from .._cgroup import Cgroup
+
+    if "=" not in words[-1]:
+        return words[-1]
+    pairs: list[list[str]] = []
+    for piece in ",".join(words).split(","):
+        name, equals, value = piece.partition("=")
+        if equals:
+            pairs.append([name.replace("-", "_"), value])
+        elif pairs:
+            pairs[-1][1] += f",{piece}"
+        else:
+            raise ValueError(f"{piece!r} is not KEY=VALUE")
+    fields: dict[str, Any] = dict(pairs)
+    for name in ("pids_max", "cpu_weight"):
+        if fields.get(name, "").isdecimal():
+            fields[name] = int(fields[name])
+    if fields.get("cpu_max", "max") != "max":
+        quota, colon, period = fields["cpu_max"].partition(":")
+        fields["cpu_max"] = (_integer(quota), _integer(period)) if colon else _seconds([quota])
+    try:
+        return Cgroup(**fields)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
 def _root(words: Sequence[str]) -> Any:
     from .mounts import root
 
@@ -265,6 +293,7 @@ FIELD_OPTIONS: tuple[Option, ...] = (
     _field("no_new_privs", "PR_SET_NO_NEW_PRIVS"),
     _field("seccomp", "default, or a file with BPF; loaded in order", "default|FILE", _filters),
     _field("keyring", "the session keyring: new or inherit", "HOW", _last),
+    _field("cgroup", "a group's directory; or limits of a new one", "PATH|KEY=VALUE", _cgroup),
     _field("init", "a small init as PID 1, or as a subreaper"),
     _field("kill_on_parent_exit", "the program dies with nsext (the default)"),
 )
