@@ -101,6 +101,7 @@ def test_every_page_has_been_read():
         "namespaces.md",
         "pid1.md",
         "privileges.md",
+        "recipes.md",
         "resources.md",
     }
     assert BLOCKS
