@@ -14,7 +14,7 @@ from ._namespace import Namespace
 
 
 class Root:
-    """A directory held by a descriptor (O_PATH), with the mount namespace that it lies in.
+    """A directory held by a descriptor, with the mount namespace that it lies in.
 
     Usable after the end of the processes there: without a hold on the mount namespace all that
     was mounted below would be gone with the last of them.  A context manager that closes.
@@ -89,6 +89,8 @@ def _directory(where: Any) -> int:
             f"the root of {where!r} was not kept: it is with root= or hold='mnt', or where it was "
             f"asked for while paused"
         )
+    if not isinstance(root, int) and not hasattr(root, "fileno"):
+        raise TypeError(f"where is a Popen, a Root or a descriptor, not {type(where).__name__}")
     return fileno(root)
 
 
@@ -100,6 +102,14 @@ def _check_kind(fd: int, path: Any, any_type: bool) -> bool:
     if not stat.S_ISREG(mode) and not any_type:
         raise OSError(errno.EINVAL, "neither a regular file nor a directory", path)
     return False
+
+
+def _open_directory(name: str) -> int:
+    """To be listed, too, where that is allowed."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _open(root: int, path: Any, flags: int, any_type: bool) -> int:
@@ -114,11 +124,12 @@ def _open(root: int, path: Any, flags: int, any_type: bool) -> int:
         directory = _check_kind(found, path, any_type)
         if flags & os.O_CREAT and flags & os.O_EXCL:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        if directory:
-            flags = os.O_PATH | os.O_DIRECTORY
-        flags &= ~(os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
         # By its descriptor, so that nothing else can have taken its place.
-        return os.open(f"/proc/self/fd/{found}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        name = f"/proc/self/fd/{found}"
+        if directory:
+            return _open_directory(name)
+        flags &= ~(os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
+        return os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
         os.close(found)
 
@@ -138,19 +149,20 @@ def open_in(
     mode, open_kw: as in open().
     any_type: devices, FIFOs and sockets too.  Without it they are refused; nothing blocks.
 
-    Returns a file object; for a directory a Root of it.  Raises OSError.  See openat2(2),
-    RESOLVE_IN_ROOT.
+    Returns a file object; for a directory a Root of it, which os.listdir(root.fileno()) lists.
+    Raises OSError.  See openat2(2), RESOLVE_IN_ROOT.
     """
     root = _directory(where)
     opened = -1
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     def opener(_: Any, flags: int) -> int:
         nonlocal opened
         try:
             opened = _open(root, path, flags, any_type)
         except OSError as error:
-            if error.filename is None:
-                error.filename = path
+            error.filename = path
             raise
         if stat.S_ISDIR(os.fstat(opened).st_mode):
             if mode not in ("r", "rb"):
