@@ -68,12 +68,12 @@
 #define NSX_MOUNT_ATTR_IDMAP 0x00100000ull
 
 #define NSX_MS_REMOUNT 32u
-#define NSX_MS_NOATIME 1024u
-#define NSX_MS_NODIRATIME 2048u
 #define NSX_MS_BIND 4096u
 #define NSX_MS_REC 16384u
-#define NSX_MS_RELATIME (1u << 21)
-#define NSX_ST_RELATIME 4096u
+#define NSX_MS_MOVE 8192u
+#define NSX_MS_NOSYMFOLLOW 256u
+#define NSX_ST_NOSYMFOLLOW 8192u
+#define NSX_PROC_SUPER_MAGIC 0x9fa0
 #define NSX_MNT_DETACH 2L
 
 #define NSX_S_IFMT 0170000u
@@ -135,6 +135,11 @@ NSX_SYS long sys_readlinkat(long dirfd, const char *path, char *text, size_t siz
 NSX_SYS long sys_mkdirat(long dirfd, const char *path, long mode)
 {
     return nsx_syscall(__NR_mkdirat, dirfd, NSX_P(path), mode, 0, 0, 0);
+}
+
+NSX_SYS long sys_unlinkat(long dirfd, const char *path)
+{
+    return nsx_syscall(__NR_unlinkat, dirfd, NSX_P(path), 0, 0, 0, 0);
 }
 
 NSX_SYS long sys_symlinkat(const char *to, long dirfd, const char *path)

@@ -192,10 +192,11 @@ def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
     if new & _flags.NEWNET and spec.loopback is not False:
         steps.append(("loopback",))
     if new & _flags.NEWNS:
-        propagation = spec.propagation or "private"
         if has_mounts(spec):
-            steps += _mounted_steps(spec, propagation)
-            return steps
+            from ._compile_mounts import mount_steps
+
+            return steps + mount_steps(spec)
+        propagation = spec.propagation or "private"
         if propagation != "unchanged":
             steps.append(("propagation", _PROPAGATION[propagation]))
         fresh = bool(new & _flags.NEWPID) if spec.proc is None else spec.proc
@@ -207,17 +208,6 @@ def _namespace_steps(spec: Spec, new: int, body: Body) -> list[Step]:
 def has_mounts(spec: Spec) -> bool:
     """Does *spec* lay out a file system of its own?"""
     return spec.root is not None or bool(spec.mounts)
-
-
-def _mounted_steps(spec: Spec, propagation: str) -> list[Step]:
-    """The mounts, of which none is shared with others while they are made."""
-    from ._compile_mounts import mount_steps
-
-    steps: list[Step] = [("propagation", MS_SLAVE if propagation == "slave" else MS_PRIVATE)]
-    steps += mount_steps(spec)
-    if propagation == "shared":
-        steps.append(("propagation", MS_SHARED))
-    return steps
 
 
 def _session_steps(spec: Spec) -> list[Step]:

@@ -52,9 +52,10 @@ def _options(*options: str) -> bytes:
 class _Writer:
     """The steps so far: the sources, which all come first, and what is done with them."""
 
-    def __init__(self, in_user: bool) -> None:
+    def __init__(self, in_user: bool, moved: int) -> None:
         self.sources: list[Step] = []
         self.steps: list[Step] = []
+        self._moved = moved  # propagation of binds that say none
         self._handed = 0
         self._null = -1
         self._in_user = in_user
@@ -83,8 +84,14 @@ class _Writer:
             self._handed += 1
         bits = (spec.readonly, RDONLY), (spec.nosuid, NOSUID), (spec.nodev, NODEV)
         given = sum(bit for wanted, bit in (*bits, (spec.noexec, NOEXEC)) if wanted)
-        moved = PROPAGATION[spec.propagation]
-        self.steps.append(("bind", number, given, 0, moved, flags & RECURSIVE, target))
+        moved = PROPAGATION[spec.propagation] or self._moved
+        if spec.propagation == "shared" and self._moved:
+            # What is slave and becomes shared is both.
+            self.steps.append(("bind", number, given, 0, self._moved, flags & RECURSIVE, target))
+            place = target or b"/"
+            self.steps.append(("change", place, 0, 0, moved, flags & RECURSIVE))
+        else:
+            self.steps.append(("bind", number, given, 0, moved, flags & RECURSIVE, target))
 
     def fs(self, fstype: str, target: bytes, flags: int, *options: str, source: str = "") -> None:
         self.steps.append(
@@ -114,7 +121,7 @@ class _Writer:
         for name in _DEVICES:
             number = self.source(f"/dev/{name}", OPTIONAL)
             target = os.fsencode(f"{place}/{name}")
-            self.steps.append(("bind", number, NOSUID | NOEXEC, 0, 0, 0, target))
+            self.steps.append(("bind", number, NOSUID | NOEXEC, 0, self._moved, 0, target))
         for to, name in _DEV_LINKS:
             self.steps.append(("make_link", os.fsencode(to), os.fsencode(f"{place}/{name}")))
         self.steps.append(("make_dir", os.fsencode(f"{place}/shm"), 0o1777))
@@ -196,7 +203,7 @@ class _Writer:
                 raise AssertionError(spec)
 
 
-def _root_spec(root: Any) -> MountSpec:
+def _root_spec(root: Any) -> MountSpec | None:
     if isinstance(root, str):
         return Bind(root, "/")
     if isinstance(root, Bind) and root.target is None:
@@ -235,20 +242,47 @@ def _fs_ids(spec: Spec) -> list[Step]:
     return [("fs_ids", *(_first_inside(ranges) for ranges in maps))]
 
 
+def _binds(spec: Spec) -> list[Bind]:
+    """Those with a propagation of their own."""
+    items = (_root_spec(spec.root), *spec.mounts)
+    return [item for item in items if isinstance(item, Bind) and item.propagation is not None]
+
+
 def mount_steps(spec: Spec) -> list[Step]:
-    """The steps of root= and mounts=."""
+    """The steps of propagation=, root= and mounts=.
+
+    While mounts are made none may be shared with others, or what is made would be seen there,
+    and pivot_root(2) is refused.  A mount that is to stay a slave of the caller's is taken
+    before all the others are cut off.
+    """
     new = int(spec.new)  # type: ignore[arg-type]
-    writer = _Writer(bool(new & _flags.NEWUSER))
-    if spec.root is not None:
-        writer.add(_root_spec(spec.root))
+    given = spec.propagation or "private"
+    binds = _binds(spec)
+    early = given != "slave" and any(item.propagation == "slave" for item in binds)
+    slave = early or given == "slave"
+    steps: list[Step] = [("propagation", MS_SLAVE if slave else MS_PRIVATE)]
+    writer = _Writer(bool(new & _flags.NEWUSER), MS_PRIVATE if early else 0)
+    root = _root_spec(spec.root)
+    if root is not None:
+        writer.add(root)
     if _fresh_proc(spec):
         writer.add(Proc())
         writer.own_proc = True
     for item in spec.mounts:
         writer.add(item)
-    steps: list[Step] = [("fs_begin",), *writer.sources, *_fs_ids(spec), *writer.steps]
+    steps += [("fs_begin",), *writer.sources]
+    if early:
+        steps.append(("change", b"/", 0, 0, MS_PRIVATE, RECURSIVE))
+    steps += [*_fs_ids(spec), *writer.steps]
     if spec.root is not None:
         steps.append(("pivot",))
+    if given == "shared":
+        steps.append(("change", b"/", 0, 0, MS_SHARED, RECURSIVE))
+        for item in binds:
+            if item.propagation != "shared":
+                target = os.fsencode(item.place)
+                moved = PROPAGATION[item.propagation]
+                steps.append(("change", target, 0, 0, moved, RECURSIVE if item.recursive else 0))
     steps.append(("fs_end",))
     if spec.root is None and (spec.cwd is None or not os.fsencode(spec.cwd).startswith(b"/")):
         steps.append(("reenter",))

@@ -19,6 +19,8 @@ _FS_PARTS = {
     10: "{0}: mount a tmpfs for it",
     11: "{0}: look for mounts below a lower directory",
     12: "{0}: read /proc/self/mountinfo",
+    16: "{0}: the mount point",
+    17: "{0}: look at what is mounted below",
 }
 _PIVOT_PARTS = {13: "enter the new root", 14: "detach the old root", 15: "look from the new root"}
 
@@ -69,8 +71,9 @@ def describe_mount(step: Step, steps: tuple[Step, ...]) -> str | None:
             lower = [_source_name(steps, number + i) for i in range(count)]
             upper = _source_name(steps, number + count) if flags & 8 else "memory"
             return f"overlay {':'.join(lower)} {_on(target)}, changes to {upper}"
-        case "change", (target, given, taken, _, flags):
+        case "change", (target, given, taken, moved, flags):
             words = [f"make {os.fsdecode(target)} {'recursively ' if flags & 1 else ''}".rstrip()]
+            words += [_PROPAGATION[moved]] if moved else []
             words += [_flag_names(given)] if given else []
             words += [f"not {_flag_names(taken)}"] if taken else []
             return " ".join(words)

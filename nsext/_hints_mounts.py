@@ -11,7 +11,7 @@ from ._spec import Spec
 
 # csrc/helper/fs.h
 TARGET, MISSING, MAKE, FLAGS, ATTACH, CLONE, OPTION, CREATE = range(1, 9)
-WRITE, SCRATCH, SUBMOUNT, PROC, ENTER, DETACH, REACH = range(9, 16)
+WRITE, SCRATCH, SUBMOUNT, PROC, ENTER, DETACH, REACH, ROOT, MOVED = range(9, 18)
 
 MOUNT_STEPS = frozenset(
     {"source", "idmap", "bind", "mount_fs", "overlay", "change", "mask"}
@@ -70,6 +70,12 @@ def _new_fs_hint(fstype: str, number: int, spec: Spec) -> str | None:
         return "mounting needs CAP_SYS_ADMIN; with 'user' in new= an ordinary user has it"
     if number == errno.ENODEV:
         return f"this kernel has no file system {fstype}"
+    if number == errno.EINVAL and fstype == "overlay" and user:
+        return (
+            "upper and work must be empty directories of one file system that is no overlay; and "
+            "a lower directory with mounts below it cannot be one in a user namespace, which may "
+            "not look under them"
+        )
     if number == errno.EINVAL and fstype == "overlay":
         return "upper and work must be empty directories of one file system that is no overlay"
     return None
@@ -87,6 +93,10 @@ def mount_hint(step: Any, number: int, aux: int, spec: Spec, message: str) -> st
             "something is mounted below a lower directory, which an overlay does not show: "
             "recursive=True binds it, read-only"
         )
+    if aux == ROOT:
+        return "the root directory is no mount point: say root="
+    if aux == MOVED:
+        return "it was renamed meanwhile"
     if aux == PROC:
         return "the caller has no /proc, which this needs"
     if number == errno.ESTALE or (number == errno.ENOENT and name == "source" and step[2] & 8):

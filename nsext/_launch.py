@@ -313,9 +313,11 @@ def fail(
         state["path"] = os.fsdecode(text or executable)
         hint = file_hint(os.fsdecode(text), number, spec, filename)
     elif stage == "cwd":
-        filename = os.getcwd() if name == "reenter" else spec.cwd
+        filename = _own_directory() if name == "reenter" else spec.cwd
         state["path"] = os.fsdecode(filename or "")
         hint = file_hint("", number, spec, filename or "", name == "reenter")
+        if not filename:
+            hint = "the caller's working directory has no path, since it was removed: say cwd="
     elif has_mounts(spec) and name in MOUNT_STEPS:
         hint = mount_hint(step, number, aux, spec, os.fsdecode(text))
         hint = hint or step_hint(name, number, int(spec.new))  # type: ignore[arg-type]
@@ -330,6 +332,14 @@ def fail(
 def how_it_ended(code: int) -> str:
     """In words, from a return code."""
     return f"the child was killed by {_signal_name(-code)}" if code < 0 else "the child ended"
+
+
+def _own_directory() -> str | None:
+    """The caller's working directory, if it has a path."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
 
 
 def _signal_name(number: int) -> str:

@@ -358,6 +358,13 @@ def is_plain(error):
 _NUMBERS = {  # name: (x86_64, aarch64); those since Linux 5.1 have one number everywhere
     "clone3": (435, 435),
     "close_range": (436, 436),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "openat2": (437, 437),
+    "mount_setattr": (442, 442),
     "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424),
     "clone": (56, 220),

@@ -83,13 +83,13 @@ SPECIAL = {
 }
 SPECIAL |= {
     "DIRECTORY": "(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)",
-    "F_DIRECTORY": "(O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)",
-    "KEPT_ST_FLAGS": "(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME)",
+    "KEPT_ST_FLAGS": "(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)",
+    "AS_FILE": "(O_PATH | O_NOFOLLOW | O_CLOEXEC)",
     "NONBLOCK_": "O_NONBLOCK",
     "WRITE_NEW": "(O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)",
 }
 SPECIAL |= dict.fromkeys(["MAX_BELOW", "MAX_DEPTH", "MAX_LINKS", "MAX_PATH", "MAX_RACES"])
-SPECIAL |= dict.fromkeys(["PATH_SIZE", "SOURCE_CLASSIC", "SOURCE_FD", "SOURCE_MISSING"])
+SPECIAL |= dict.fromkeys(["PATH_SIZE", "SOURCE_MISSING"])
 CHILD = sorted([*(CSRC / "child").glob("*.c"), *(CSRC / "helper").glob("*.c")])
 CHILD.append(CSRC / "helper" / "fs.h")
 # csrc/sys_mount.h: likewise.

@@ -36,6 +36,10 @@ struct nsx_child {
 #ifdef NSX_HELPER
     /* Of the file system's steps, between the first and the last of them. */
     int32_t root_fd;       /* the root directory that paths are resolved in */
+    int32_t shop_fd;       /* the workshop; -1: there is none */
+    int32_t classic;       /* 1: without the newer calls: in the workshop */
+    int32_t pivoted;       /* 1: in the new root */
+    uint32_t slots;        /* of the workshop, used so far */
     uint32_t first_source; /* index of the step */
     int32_t umask;         /* the caller's */
     uint64_t nofile[2];
@@ -97,6 +101,14 @@ static inline __attribute__((always_inline)) void child_guard_core(const struct 
 
 /* The step that the record names has failed. */
 void nsx_child_failed(struct nsx_plan *plan, long error, int32_t aux);
+
+/* 0, or -ENOENT where the working directory lies outside the root directory. */
+static inline __attribute__((always_inline)) long child_check_cwd(void)
+{
+    char path[4096];
+    const long error = nsx_syscall(__NR_getcwd, NSX_P(path), sizeof path, 0, 0, 0, 0);
+    return error < 0 ? error : path[0] == '/' ? 0 : -2;
+}
 
 /* Helper: from here on the kernel tells the parent when the calling process
  * leaves this memory, by exec or by death.  0 or -errno: without it the parent

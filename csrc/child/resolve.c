@@ -5,7 +5,10 @@
 #include "../sys_mount.h"
 #include "child.h"
 
+#define ENOENT_ 2
 #define EAGAIN_ 11
+#define EEXIST_ 17
+#define ENOTDIR_ 20
 #define ENAMETOOLONG_ 36
 #define ENOSYS_ 38
 #define ELOOP_ 40
@@ -15,12 +18,13 @@
 #define MAX_RACES 100000 /* renames on the way, each of which is another try */
 
 struct walk {
+    int exclusive;       /* O_EXCL: a link at the end is not followed */
     long depth;          /* of fd[]: fd[0] is the root, borrowed */
-    long fd[MAX_DEPTH];  /* the directories on the way, so that ".." is exact */
+    long fd[MAX_DEPTH];  /* what is on the way, so that ".." is exact */
     char rest[MAX_PATH]; /* what is left of the path */
     char link[MAX_PATH]; /* a link's text */
     char name[256];      /* a component */
-    int named;           /* name is that of fd[depth] in fd[depth - 1] */
+    int named;           /* name is that of fd[depth] in fd[depth - 1], or is missing there */
 };
 
 NSX_CHILD_CODE static void up_to(struct walk *walk, long depth)
@@ -49,18 +53,34 @@ NSX_CHILD_CODE static long next_name(struct walk *walk)
     return size;
 }
 
-/* The link's text goes before what is left. */
+/* What a link of /proc/PID leads to is no path: its text says "pipe:[1]", or the
+ * path of what it holds.  Other links there are relative. */
+NSX_CHILD_CODE static int is_magic(long fd, const char *text)
+{
+    uint64_t status[16];
+    if (sys_fstatfs(fd, status) < 0 || status[0] != NSX_PROC_SUPER_MAGIC)
+        return 0;
+    if (*text == '/')
+        return 1;
+    while (*text && *text != ':')
+        text++;
+    return *text == ':';
+}
+
+/* The link's text goes before what is left, which is nothing or starts with "/". */
 NSX_CHILD_CODE static long follow(struct walk *walk, long fd)
 {
     const long size = sys_readlinkat(fd, "", walk->link, sizeof walk->link - 1);
     if (size < 0)
         return size;
+    walk->link[size] = 0;
+    if (is_magic(fd, walk->link))
+        return -ELOOP_;
     const long left = (long)child_strlen(walk->rest);
-    if (size + 1 + left >= (long)sizeof walk->rest)
+    if (size + left >= (long)sizeof walk->rest)
         return -ENAMETOOLONG_;
     for (long i = left; i >= 0; i--)
-        walk->rest[size + 1 + i] = walk->rest[i];
-    walk->rest[size] = '/';
+        walk->rest[size + i] = walk->rest[i];
     for (long i = 0; i < size; i++)
         walk->rest[i] = walk->link[i];
     if (walk->link[0] == '/')
@@ -68,45 +88,67 @@ NSX_CHILD_CODE static long follow(struct walk *walk, long fd)
     return 0;
 }
 
+NSX_CHILD_CODE static int is_directory(long fd)
+{
+    struct nsx_statx status;
+    return sys_statx(fd, "", NSX_AT_EMPTY_PATH, &status) >= 0 &&
+           (status.mode & NSX_S_IFMT) == NSX_S_IFDIR;
+}
+
+NSX_CHILD_CODE static long enter(struct walk *walk, int *links)
+{
+    struct nsx_statx status;
+    const long fd =
+        sys_openat(walk->fd[walk->depth], walk->name, NSX_O_PATH | NSX_O_NOFOLLOW | NSX_O_CLOEXEC);
+    if (fd < 0)
+        return fd;
+    long error = sys_statx(fd, "", NSX_AT_EMPTY_PATH, &status);
+    if (error >= 0 && (status.mode & NSX_S_IFMT) == NSX_S_IFLNK) {
+        walk->named = 0;
+        if (walk->exclusive && !walk->rest[0])
+            error = -EEXIST_;
+        else
+            error = ++*links > MAX_LINKS ? -ELOOP_ : follow(walk, fd);
+        sys_close(fd);
+        return error;
+    }
+    if (error >= 0 && walk->depth + 1 >= MAX_DEPTH)
+        error = -ENAMETOOLONG_;
+    if (error < 0) {
+        sys_close(fd);
+        return error;
+    }
+    walk->fd[++walk->depth] = fd;
+    walk->named = 1;
+    return 0;
+}
+
+/* -ENOENT with named set: only the last component is missing, in fd[depth]. */
 NSX_CHILD_CODE static long walk_all(struct walk *walk)
 {
     int links = 0;
     for (;;) {
+        const int separated = walk->rest[0] == '/';
         const long size = next_name(walk);
-        if (size <= 0)
+        if (size < 0)
             return size;
+        if ((size > 0 || separated) && walk->depth && !is_directory(walk->fd[walk->depth]))
+            return -ENOTDIR_;
+        if (size == 0)
+            return 0;
         const char *name = walk->name;
-        if (name[0] == '.' && !name[1]) {
-            walk->named = 0;
-            continue;
-        }
-        if (name[0] == '.' && name[1] == '.' && !name[2]) {
+        const int dots = name[0] != '.' ? 0 : !name[1] ? 1 : name[1] == '.' && !name[2] ? 2 : 0;
+        if (dots == 2)
             up_to(walk, walk->depth ? walk->depth - 1 : 0);
+        if (dots) {
             walk->named = 0;
             continue;
         }
-        long fd =
-            sys_openat(walk->fd[walk->depth], name, NSX_O_PATH | NSX_O_NOFOLLOW | NSX_O_CLOEXEC);
-        if (fd < 0)
-            return fd;
-        struct nsx_statx status;
-        long error = sys_statx(fd, "", NSX_AT_EMPTY_PATH, &status);
-        if (error >= 0 && (status.mode & NSX_S_IFMT) == NSX_S_IFLNK) {
-            walk->named = 0;
-            error = ++links > MAX_LINKS ? -ELOOP_ : follow(walk, fd);
-            sys_close(fd);
-            if (error < 0)
-                return error;
-            continue;
-        }
-        if (error >= 0 && walk->depth + 1 >= MAX_DEPTH)
-            error = -ENAMETOOLONG_;
-        if (error < 0) {
-            sys_close(fd);
+        const long error = enter(walk, &links);
+        if (error == -ENOENT_)
+            walk->named = !walk->rest[0];
+        if (error < 0)
             return error;
-        }
-        walk->fd[++walk->depth] = fd;
-        walk->named = 1;
     }
 }
 
@@ -116,10 +158,10 @@ NSX_CHILD_CODE static long reopen(const struct walk *walk, long flags)
 {
     if (!walk->named)
         return sys_openat(walk->fd[walk->depth], ".", flags);
-    return sys_openat(walk->fd[walk->depth - 1], walk->name, flags | NSX_O_NOFOLLOW);
+    return sys_openat_mode(walk->fd[walk->depth - 1], walk->name, flags | NSX_O_NOFOLLOW, 0666);
 }
 
-NSX_CHILD_CODE static long resolve_slowly(long root, const char *path, long flags)
+NSX_CHILD_CODE long nsx_resolve_slowly(long root, const char *path, long flags)
 {
     struct walk walk;
     const size_t size = child_strlen(path);
@@ -127,14 +169,18 @@ NSX_CHILD_CODE static long resolve_slowly(long root, const char *path, long flag
         return -ENAMETOOLONG_;
     for (size_t i = 0; i <= size; i++)
         walk.rest[i] = path[i];
+    walk.exclusive = flags & NSX_O_CREAT && flags & NSX_O_EXCL;
     walk.named = 0;
     walk.depth = 0;
     walk.fd[0] = root;
-    long error = walk_all(&walk);
-    long fd = error;
-    if (error >= 0 && flags & NSX_O_PATH && walk.depth) {
-        fd = walk.fd[walk.depth--]; /* this one is it */
-    } else if (error >= 0) {
+    long fd = walk_all(&walk);
+    if (fd == -ENOENT_ && walk.named && flags & NSX_O_CREAT) {
+        fd = sys_openat_mode(walk.fd[walk.depth], walk.name, flags | NSX_O_NOFOLLOW, 0666);
+    } else if (fd >= 0 && flags & NSX_O_PATH && walk.depth) {
+        fd = flags & NSX_O_DIRECTORY && !is_directory(walk.fd[walk.depth])
+                 ? -ENOTDIR_
+                 : walk.fd[walk.depth--]; /* this one is it */
+    } else if (fd >= 0) {
         fd = reopen(&walk, flags);
     }
     up_to(&walk, 0);
@@ -156,7 +202,7 @@ NSX_CHILD_CODE long nsx_resolve(long root, const char *path, long flags)
     for (int i = 0; i < MAX_RACES; i++) {
         const long fd = sys_openat2(root, path, &how);
         if (fd == -ENOSYS_)
-            return resolve_slowly(root, path, flags | NSX_O_CLOEXEC);
+            return nsx_resolve_slowly(root, path, flags | NSX_O_CLOEXEC);
         if (fd != -EAGAIN_)
             return fd;
     }

@@ -8,4 +8,7 @@
  * raw system calls only.  -errno. */
 long nsx_resolve(long root, const char *path, long flags);
 
+/* The same without openat2(2); with O_CLOEXEC where flags say so. */
+long nsx_resolve_slowly(long root, const char *path, long flags);
+
 #endif

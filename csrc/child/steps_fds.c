@@ -35,11 +35,11 @@ NSX_CHILD_CODE static int is_kept(const struct kept *kept, long number)
 /* Where close_range(2) is refused (a seccomp filter): by the directory of open
  * descriptors.  Descriptors left open would be an escape, so without /proc this
  * is an error. */
-NSX_CHILD_CODE static long close_listed(const struct kept *kept)
+NSX_CHILD_CODE static long close_listed(const struct nsx_plan *plan, const struct kept *kept)
 {
     uint64_t buffer[128];
     long closed;
-    long directory = sys_openat(NSX_AT_FDCWD, "/proc/self/fd", NSX_O_RDONLY | NSX_O_CLOEXEC);
+    long directory = child_open_proc(plan, "/proc/self/fd", NSX_O_RDONLY | NSX_O_CLOEXEC);
     if (directory < 0)
         return directory;
     /* Closing while reading may pass entries over: until a round closes none. */
@@ -71,7 +71,7 @@ NSX_CHILD_CODE static long close_listed(const struct kept *kept)
     return 0;
 }
 
-NSX_CHILD_CODE static long close_rest(const struct kept *kept)
+NSX_CHILD_CODE static long close_rest(const struct nsx_plan *plan, const struct kept *kept)
 {
     unsigned int first = 3;
     uint32_t i = 0;
@@ -86,7 +86,7 @@ NSX_CHILD_CODE static long close_rest(const struct kept *kept)
         if (next > first) {
             long error = sys_close_range(first, next == LAST_FD ? LAST_FD : next - 1);
             if (error == -ENOSYS_)
-                return close_listed(kept);
+                return close_listed(plan, kept);
             if (error < 0)
                 return error;
         }
@@ -121,13 +121,13 @@ NSX_CHILD_CODE static long restore_cloexec(const struct kept *kept)
 
 /* Nothing here may touch the parent's table.  The copy is of stdio alone: what is
  * open above is neither copied nor closed (which would flush it). */
-NSX_CHILD_CODE static long leave_shared(const struct kept *kept)
+NSX_CHILD_CODE static long leave_shared(const struct nsx_plan *plan, const struct kept *kept)
 {
     long error = sys_close_range_unshare(3);
     if (error != -ENOSYS_)
         return error;
     error = sys_unshare(NSX_CLONE_FILES);
-    return error < 0 ? error : close_listed(kept);
+    return error < 0 ? error : close_listed(plan, kept);
 }
 
 /* Two passes, so that cycles (0->1, 1->0) come out right: what another entry
@@ -142,13 +142,21 @@ NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *ste
 
     child->aux = -1;
     if (plan->flags & NSX_SHARED_FDS)
-        return leave_shared(&kept);
+        return leave_shared(plan, &kept);
     if (plan->flags & NSX_IN_HELPER && plan->parent_pidfd >= 0) {
         long own = move_aside(&kept, plan->parent_pidfd);
         if (own < 0)
             return own;
         sys_close(plan->parent_pidfd);
         plan->parent_pidfd = kept.own = (int32_t)own;
+    }
+
+    /* The caller's own /proc, where a join or a new root has brought another. */
+    if (plan->proc_fd >= 0 && is_kept(&kept, plan->proc_fd)) {
+        const long own = move_aside(&kept, plan->proc_fd);
+        if (own < 0)
+            return own;
+        plan->proc_fd = (int32_t)own; /* the table closes the other one */
     }
 
     for (uint32_t i = 0; i < count; i++) {
@@ -171,5 +179,12 @@ NSX_CHILD_CODE long step_fds(struct nsx_child *child, const struct nsx_step *ste
     }
     child->aux = -1;
     long error = restore_cloexec(&kept);
-    return error >= 0 && plan->flags & NSX_CLOSE_FDS ? close_rest(&kept) : error;
+    if (error >= 0 && plan->flags & NSX_CLOSE_FDS)
+        error = close_rest(plan, &kept);
+    if (error >= 0 && plan->proc_fd >= 0) {
+        if (plan->proc_fd < 3 || !(plan->flags & NSX_CLOSE_FDS))
+            sys_close(plan->proc_fd);
+        plan->proc_fd = -1;
+    }
+    return error;
 }

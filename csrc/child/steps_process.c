@@ -78,9 +78,18 @@ NSX_CHILD_CODE long step_dumpable(struct nsx_child *child, const struct nsx_step
     return sys_prctl(PR_SET_DUMPABLE_, (long)step->arg[0], 0);
 }
 
+/* A descriptor that is passed on leads out of a new root; its directory is no place
+ * to start in. */
 NSX_CHILD_CODE long step_chdir(struct nsx_child *child, const struct nsx_step *step)
 {
-    return sys_chdir(child_string(child, step->arg[0]));
+    const long error = sys_chdir(child_string(child, step->arg[0]));
+#ifdef NSX_HELPER
+    const struct nsx_blob *blob = child_at(child->plan, child->plan->blob);
+    for (uint32_t i = 0; error >= 0 && i < child->plan->record.step; i++)
+        if (blob->step[i].op == NSX_OP_pivot)
+            return child_check_cwd();
+#endif
+    return error;
 }
 
 NSX_CHILD_CODE long step_umask(struct nsx_child *child, const struct nsx_step *step)

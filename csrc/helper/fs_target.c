@@ -123,11 +123,30 @@ NSX_CHILD_CODE long fs_parent(struct nsx_child *child, const char *path, char na
     return walk_down(child, path, end);
 }
 
+NSX_CHILD_CODE long fs_check_target(struct nsx_child *child, long fd)
+{
+    struct nsx_statx own, status;
+    long error = sys_statx(child->root_fd, "", NSX_AT_EMPTY_PATH, &own);
+    if (error >= 0)
+        error = sys_statx(fd, "", NSX_AT_EMPTY_PATH, &status);
+    if (error < 0 || own.mount_id != status.mount_id || own.inode != status.inode)
+        return error;
+    child->aux = PART_ROOT;
+    return -EBUSY_;
+}
+
 NSX_CHILD_CODE long fs_target(struct nsx_child *child, const char *path, int directory)
 {
     char name[256];
     child->aux = PART_TARGET;
     long fd = nsx_resolve(child->root_fd, path, NSX_O_PATH);
+    if (fd >= 0) {
+        const long error = fs_check_target(child, fd);
+        if (error >= 0)
+            return fd;
+        sys_close(fd);
+        return error;
+    }
     if (fd != -ENOENT_)
         return fd;
     if (directory)

@@ -1,9 +1,8 @@
 /* Steps of identity, and the checkpoint before them.  They run in the helper: a
  * change of kernel ids makes the memory it happens in non-dumpable for good. */
-#include "../child/child.h"
+#include "fs.h"
 
 #define EINVAL_ 22
-#define EPERM_ 1
 #define OVERFLOW_ID 65534 /* /proc/sys/kernel/overflowuid, as it is everywhere */
 #define ESRCH_ 3
 #define PR_SET_KEEPCAPS_ 8
@@ -60,7 +59,7 @@ NSX_CHILD_CODE long step_fs_ids(struct nsx_child *child, const struct nsx_step *
         if (sys_setfsuid(-1) != uid)
             return -EPERM_;
     }
-    return 0;
+    return fs_clone_sources(child);
 }
 
 /* After every change of ids, each of which clears it.  The parent may have died

@@ -6,7 +6,6 @@
 #define F_SETFD_ 2
 #define FD_CLOEXEC_ 1
 #define ESTALE_ 116
-#define PROC_SUPER_MAGIC_ 0x9fa0
 
 NSX_CHILD_CODE static long get_nofile(uint64_t limit[2])
 {
@@ -23,7 +22,7 @@ NSX_CHILD_CODE static void open_proc(struct nsx_plan *plan)
     long fd = sys_openat(NSX_AT_FDCWD, "/proc", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
     if (fd < 0)
         return;
-    if (sys_fstatfs(fd, status) < 0 || status[0] != PROC_SUPER_MAGIC_)
+    if (sys_fstatfs(fd, status) < 0 || status[0] != NSX_PROC_SUPER_MAGIC)
         sys_close(fd);
     else
         plan->proc_fd = (int32_t)fd;
@@ -46,7 +45,41 @@ NSX_CHILD_CODE long step_fs_begin(struct nsx_child *child, const struct nsx_step
     open_proc(child->plan);
     long fd = sys_openat(NSX_AT_FDCWD, "/", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
     child->root_fd = (int32_t)fd;
-    return fd < 0 ? fd : 0;
+    child->pivoted = 0;
+    return fd < 0 ? fd : fs_begin(child);
+}
+
+/* Without openat2(2): the path from the root directory, each link looked at. */
+NSX_CHILD_CODE static long open_slowly(const char *path)
+{
+    char whole[2 * PATH_SIZE];
+    size_t at = 0;
+    if (path[0] != '/') {
+        long size = nsx_syscall(__NR_getcwd, NSX_P(whole), PATH_SIZE, 0, 0, 0, 0);
+        if (size < 0 || whole[0] != '/')
+            return size < 0 ? size : -ENOENT_;
+        at = (size_t)size; /* with the NUL, in whose place comes the slash */
+        whole[at - 1] = '/';
+    }
+    for (size_t i = 0; (whole[at] = path[i]); i++)
+        if (++at == sizeof whole)
+            return -ENAMETOOLONG_;
+    long root = sys_openat(NSX_AT_FDCWD, "/", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
+    if (root < 0)
+        return root;
+    const long fd = nsx_resolve_slowly(root, whole, NSX_O_PATH | NSX_O_CLOEXEC);
+    sys_close(root);
+    return fd;
+}
+
+/* A path through /proc/PID/fd, cwd or root would lead to descriptors that are to
+ * be closed, or out of here: whoever means one hands over the descriptor. */
+NSX_CHILD_CODE static long open_path(const char *path)
+{
+    const struct nsx_open_how how = {.flags = NSX_O_PATH | NSX_O_CLOEXEC,
+                                     .resolve = NSX_RESOLVE_NO_MAGICLINKS};
+    const long fd = sys_openat2(NSX_AT_FDCWD, path, &how);
+    return fd == -ENOSYS_ ? open_slowly(path) : fd;
 }
 
 /* A handed descriptor is of a mount in the caller's mount namespace, of which this
@@ -56,8 +89,6 @@ NSX_CHILD_CODE static long open_handed(struct nsx_child *child, long handed)
     char path[PATH_SIZE];
     struct fs_number number;
     struct nsx_statx own, found;
-    const struct nsx_open_how how = {.flags = NSX_O_PATH | NSX_O_CLOEXEC,
-                                     .resolve = NSX_RESOLVE_NO_MAGICLINKS};
     sys_fcntl(handed, F_SETFD_, FD_CLOEXEC_); /* the table may pass it on; else it goes there */
     fs_number(handed, &number);
     child->aux = PART_PROC;
@@ -67,9 +98,7 @@ NSX_CHILD_CODE static long open_handed(struct nsx_child *child, long handed)
     path[size] = 0;
     child->aux = PART_TARGET;
     long error = sys_statx(handed, "", NSX_AT_EMPTY_PATH, &own);
-    long fd = error < 0 ? error : sys_openat2(NSX_AT_FDCWD, path, &how);
-    if (fd == -ENOSYS_)
-        fd = sys_openat(NSX_AT_FDCWD, path, NSX_O_PATH | NSX_O_CLOEXEC);
+    long fd = error < 0 ? error : open_path(path);
     if (fd < 0)
         return fd;
     error = sys_statx(fd, "", NSX_AT_EMPTY_PATH, &found);
@@ -81,22 +110,24 @@ NSX_CHILD_CODE static long open_handed(struct nsx_child *child, long handed)
     return error;
 }
 
-/* A path through /proc/PID/fd, cwd or root would lead to descriptors that are to
- * be closed, or out of here: whoever means one hands over the descriptor. */
 NSX_CHILD_CODE static long open_source(struct nsx_child *child, const struct nsx_step *step)
 {
-    const struct nsx_open_how how = {.flags = NSX_O_PATH | NSX_O_CLOEXEC,
-                                     .resolve = NSX_RESOLVE_NO_MAGICLINKS};
-    const char *path = child_string(child, step->arg[0]);
     if (step->arg[1] & FS_HANDED) {
         const struct nsx_join *handed = child_at(child->plan, child->plan->joins);
         return open_handed(child, handed[step->arg[2]].fd);
     }
     child->aux = PART_TARGET;
-    long fd = sys_openat2(NSX_AT_FDCWD, path, &how);
-    if (fd == -ENOSYS_)
-        fd = sys_openat(NSX_AT_FDCWD, path, NSX_O_PATH | NSX_O_CLOEXEC);
-    return fd;
+    return open_path(child_string(child, step->arg[0]));
+}
+
+NSX_CHILD_CODE static long clone_source(struct nsx_child *child, const struct nsx_step *step,
+                                        uint32_t *result)
+{
+    const long fd = (long)*result;
+    const long mount = fs_clone(child, fd, (step->arg[1] & FS_RECURSIVE) != 0);
+    sys_close(fd);
+    *result = (uint32_t)mount;
+    return mount < 0 ? mount : 0;
 }
 
 /* arg 0: path, 1: FS_*, 2: place in the table of handed descriptors.  Opened in the
@@ -114,20 +145,23 @@ NSX_CHILD_CODE long step_source(struct nsx_child *child, const struct nsx_step *
     }
     if (fd < 0)
         return fd;
-    *result = (uint32_t)fd | SOURCE_CLASSIC;
-    if (flags & FS_PLAIN)
+    *result = (uint32_t)fd;
+    if (flags & FS_PLAIN || fs_is_deferred(child))
         return 0;
-    child->aux = PART_CLONE;
-    long tree = sys_open_tree(fd, "",
-                              NSX_AT_EMPTY_PATH | NSX_OPEN_TREE_CLONE | NSX_OPEN_TREE_CLOEXEC |
-                                  (flags & FS_RECURSIVE ? NSX_AT_RECURSIVE : 0));
-    if (tree == -ENOSYS_)
+    return clone_source(child, step, result);
+}
+
+NSX_CHILD_CODE long fs_clone_sources(struct nsx_child *child)
+{
+    struct nsx_blob *blob = fs_blob(child);
+    struct nsx_step *step = &blob->step[child->first_source];
+    if (!fs_is_deferred(child))
         return 0;
-    sys_close(fd);
-    if (tree < 0)
-        return tree;
-    *result = (uint32_t)tree;
-    return 0;
+    long error = fs_open_shop(child);
+    for (; error >= 0 && step->op == NSX_OP_source; step++)
+        if (step->result != SOURCE_MISSING && !(step->arg[1] & FS_PLAIN))
+            error = clone_source(child, step, &step->result);
+    return error;
 }
 
 /* The directory where the new root is on top of the old one, that of a root
@@ -169,7 +203,6 @@ NSX_CHILD_CODE static long detach_old(const struct nsx_child *child)
 /* The root is on top of the old one; they change places, and the old one goes. */
 NSX_CHILD_CODE long step_pivot(struct nsx_child *child, const struct nsx_step *step)
 {
-    char cwd[8];
     (void)step;
     child->aux = PART_ENTER;
     long error = sys_fchdir(child->root_fd);
@@ -185,24 +218,32 @@ NSX_CHILD_CODE long step_pivot(struct nsx_child *child, const struct nsx_step *s
     }
     if (error < 0)
         return error;
+    if (child->shop_fd >= 0) /* has gone with the old root */
+        sys_close(child->shop_fd);
+    child->shop_fd = -1;
+    child->pivoted = 1;
     child->aux = PART_ENTER;
     error = sys_chdir("/");
     if (error < 0)
         return error;
     child->aux = PART_REACH;
-    error = nsx_syscall(__NR_getcwd, NSX_P(cwd), sizeof cwd, 0, 0, 0, 0);
-    return error < 0 ? error : cwd[0] == '/' ? 0 : -ENOENT_;
+    return child_check_cwd();
 }
 
-/* All that these steps have changed for themselves goes back. */
+/* All that these steps have changed for themselves goes back.  The caller's /proc
+ * stays at hand for the step fds: what is there by now may be somebody's files. */
 NSX_CHILD_CODE long step_fs_end(struct nsx_child *child, const struct nsx_step *step)
 {
     (void)step;
+    long error = fs_end(child);
+    if (error >= 0 && child->pivoted) /* a step may have used the caller's /proc */
+        error = sys_chdir("/");
+    if (error < 0)
+        return error;
     sys_close(child->root_fd);
-    if (child->plan->proc_fd >= 0)
-        sys_close(child->plan->proc_fd);
-    child->root_fd = child->plan->proc_fd = -1;
+    child->root_fd = -1;
     sys_umask(child->umask);
+    child->aux = 0;
     return sys_prlimit64(0, RLIMIT_NOFILE_, child->nofile);
 }
 
@@ -210,7 +251,7 @@ NSX_CHILD_CODE long step_fs_end(struct nsx_child *child, const struct nsx_step *
 NSX_CHILD_CODE long step_reenter(struct nsx_child *child, const struct nsx_step *step)
 {
     (void)step;
-    if (!child->plan->cwd) /* it has none */
-        return 0;
+    if (!child->plan->cwd) /* it has none: it was removed, or lies outside a chroot */
+        return -ENOENT_;
     return sys_chdir(child_at(child->plan, child->plan->cwd));
 }

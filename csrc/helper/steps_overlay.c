@@ -28,18 +28,19 @@ NSX_CHILD_CODE static long add_layer(struct nsx_child *child, struct text *text,
     return error < 0 ? error : add(text, number.path);
 }
 
-NSX_CHILD_CODE static long refuse(const struct fs_visit *visit, const char *path)
+NSX_CHILD_CODE static long refuse(const struct fs_visit *visit, const char *path, uint64_t id)
 {
-    (void)path;
+    (void)path, (void)id;
     visit->child->aux = PART_SUBMOUNT;
     return -EBUSY_;
 }
 
 /* data: the overlay's own mount.  A layer is never written, nor what is on it. */
-NSX_CHILD_CODE static long bind_below(const struct fs_visit *visit, const char *path)
+NSX_CHILD_CODE static long bind_below(const struct fs_visit *visit, const char *path, uint64_t id)
 {
     const struct fs_change change = {NSX_MS_RDONLY, 0, 0, 1};
     struct nsx_child *child = visit->child;
+    (void)id;
     long from = nsx_resolve(visit->directory, path, NSX_O_PATH);
     if (from < 0)
         return from == -ENOENT_ ? 0 : from; /* hidden by another mount */
@@ -48,17 +49,14 @@ NSX_CHILD_CODE static long bind_below(const struct fs_visit *visit, const char *
         sys_close(from);
         return to == -ENOENT_ ? 0 : to; /* removed by a layer above */
     }
-    child->aux = PART_CLONE;
-    long tree = sys_open_tree(from, "",
-                              NSX_AT_EMPTY_PATH | NSX_OPEN_TREE_CLONE | NSX_OPEN_TREE_CLOEXEC |
-                                  NSX_AT_RECURSIVE);
-    long error = tree;
-    if (tree >= 0) {
-        error = fs_attach(child, tree, to);
-        if (error >= 0)
-            error = fs_change(child, tree, &change, 1);
-        sys_close(tree);
-    }
+    long mount = fs_clone(child, from, 1);
+    long error = mount;
+    if (error >= 0)
+        error = fs_change(child, mount, &change);
+    if (error >= 0)
+        error = fs_attach(child, mount, to);
+    if (mount >= 0)
+        sys_close(mount);
     sys_close(from);
     sys_close(to);
     return error;
@@ -73,7 +71,7 @@ NSX_CHILD_CODE static long add_lower(struct nsx_child *child, const struct layer
                                      struct text *data)
 {
     for (uint64_t i = 0; i < layers->count; i++) {
-        const long fd = (long)(fs_source(child, layers->first + i) & SOURCE_FD);
+        const long fd = (long)fs_source(child, layers->first + i);
         const struct fs_visit visit = {child, fd, 1, NULL, refuse};
         long error = layers->recursive ? 0 : fs_below(&visit);
         if (error >= 0)
@@ -89,7 +87,7 @@ NSX_CHILD_CODE static long bind_all_below(struct nsx_child *child, const struct 
                                           long mount)
 {
     for (uint64_t i = layers->count; layers->recursive && i > 0; i--) {
-        const long fd = (long)(fs_source(child, layers->first + i - 1) & SOURCE_FD);
+        const long fd = (long)fs_source(child, layers->first + i - 1);
         const struct fs_visit visit = {child, fd, 1, &mount, bind_below};
         long error = fs_below(&visit);
         if (error < 0)
@@ -98,71 +96,126 @@ NSX_CHILD_CODE static long bind_all_below(struct nsx_child *child, const struct 
     return 0;
 }
 
+/* All that is needed for a moment, in a scratch: where the overlay is mounted until
+ * it has its place, and what it writes to, if that is not the caller's. */
 struct upper {
-    long scratch, directory, work; /* scratch: -1: the caller's own directories */
+    long scratch, place, directory, work;
 };
+
+NSX_CHILD_CODE static long make_in(long scratch, const char *name, long mode)
+{
+    const long error = sys_mkdirat(scratch, name, mode);
+    if (error < 0)
+        return error;
+    return sys_openat(scratch, name, NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_NOFOLLOW | NSX_O_CLOEXEC);
+}
 
 /* The root directory of an overlay has the mode of the upper one. */
 NSX_CHILD_CODE static long make_upper(struct nsx_child *child, const struct layers *layers,
                                       struct upper *upper)
 {
-    const long flags = NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC;
-    const long lower = (long)(fs_source(child, layers->first) & SOURCE_FD);
     struct nsx_statx status;
-    long error = sys_statx(lower, "", NSX_AT_EMPTY_PATH, &status);
-    if (error < 0)
-        return error;
-    upper->scratch = fs_scratch(child);
-    if (upper->scratch < 0)
-        return upper->scratch;
-    error = sys_mkdirat(upper->scratch, "upper", status.mode & 07777);
+    long error = sys_statx((long)fs_source(child, layers->first), "", NSX_AT_EMPTY_PATH, &status);
+    child->aux = PART_SCRATCH;
     if (error >= 0)
-        error = sys_mkdirat(upper->scratch, "work", 0755);
+        error = upper->directory = make_in(upper->scratch, "upper", status.mode & 07777);
     if (error >= 0)
-        error = upper->directory = sys_openat(upper->scratch, "upper", flags);
-    if (error >= 0)
-        error = upper->work = sys_openat(upper->scratch, "work", flags);
+        error = upper->work = make_in(upper->scratch, "work", 0755);
     return error;
 }
 
-/* Below the new root the scratch stays in its place, and goes with the old root. */
-NSX_CHILD_CODE static long end_upper(struct nsx_child *child, const struct upper *upper,
-                                     long target, long error)
+NSX_CHILD_CODE static long begin_scratch(struct nsx_child *child, struct upper *upper)
 {
+    long error = upper->scratch = fs_scratch(child);
+    if (error >= 0)
+        error = upper->place = make_in(upper->scratch, "overlay", 0700);
+    return error;
+}
+
+/* target: -1: below the new root it stays in its place, and goes with the old root. */
+NSX_CHILD_CODE static long end_scratch(struct nsx_child *child, const struct upper *upper,
+                                       long target, long error)
+{
+    const int32_t aux = child->aux;
+    if (upper->place >= 0)
+        sys_close(upper->place);
     if (upper->directory >= 0)
         sys_close(upper->directory);
     if (upper->work >= 0)
         sys_close(upper->work);
+    if (upper->scratch < 0)
+        return error;
     if (target < 0) {
         sys_close(upper->scratch);
         return error;
     }
-    const long ended = fs_scratch_end(child, upper->scratch);
-    return error < 0 ? error : ended;
+    return fs_first(child, error, fs_scratch_end(child, upper->scratch), aux);
 }
 
-NSX_CHILD_CODE static long add_upper(struct nsx_child *child, const struct upper *upper,
-                                     struct text *data, int unprivileged)
+NSX_CHILD_CODE static long add_upper(struct nsx_child *child, struct text *data, long directory,
+                                     long work, int unprivileged)
 {
-    long error = add_layer(child, data, ",upperdir=", upper->directory);
+    long error = add_layer(child, data, ",upperdir=", directory);
     if (error >= 0)
-        error = add_layer(child, data, ",workdir=", upper->work);
+        error = add_layer(child, data, ",workdir=", work);
     return error >= 0 && unprivileged ? add(data, ",userxattr") : error;
 }
 
-NSX_CHILD_CODE static long mount_overlay(struct nsx_child *child, const char *data, long target,
-                                         const char *path)
+NSX_CHILD_CODE static long mount_overlay(struct nsx_child *child, const char *data,
+                                         const struct upper *upper)
 {
-    struct fs_number to;
-    long error = target >= 0 ? fs_by_number(child, target, &to) : 0;
-    if (error < 0)
-        return error;
+    const struct fs_call call = {.source = -1,
+                                 .target = upper->place,
+                                 .name = "overlay",
+                                 .type = "overlay",
+                                 .flags = NSX_MS_NOSUID | NSX_MS_NODEV,
+                                 .data = data};
     child->aux = PART_CREATE;
-    error = sys_mount_data("overlay", target >= 0 ? to.path : "/", "overlay",
-                           NSX_MS_NOSUID | NSX_MS_NODEV, data);
+    const long error = fs_mount(child, &call);
     if (error < 0)
         return error;
-    return target >= 0 ? nsx_resolve(child->root_fd, path, NSX_O_PATH) : fs_top_of_root();
+    return sys_openat(upper->scratch, "overlay",
+                      NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_NOFOLLOW | NSX_O_CLOEXEC);
+}
+
+/* The overlay, in its place.  upper: what end_scratch() is to end in any case. */
+NSX_CHILD_CODE static long build(struct nsx_child *child, const struct nsx_step *step,
+                                 const struct layers *layers, long target, struct upper *upper)
+{
+    uint32_t *result = &fs_blob(child)->step[child->plan->record.step].result;
+    struct nsx_statx status;
+    struct text data;
+    data.size = 0;
+    long error = add_lower(child, layers, &data);
+    if (error >= 0)
+        error = begin_scratch(child, upper);
+    long directory = -1, work = -1;
+    if (error >= 0 && step->arg[2] & FS_HANDED) {
+        directory = (long)fs_source(child, layers->first + layers->count);
+        work = (long)fs_source(child, layers->first + layers->count + 1);
+    } else if (error >= 0) {
+        error = make_upper(child, layers, upper);
+        directory = upper->directory;
+        work = upper->work;
+    }
+    if (error >= 0)
+        error = add_upper(child, &data, directory, work, step->arg[3] != 0);
+    if (error < 0)
+        return error;
+    const long mount = mount_overlay(child, data.data, upper);
+    if (mount < 0)
+        return mount;
+    error = sys_statx(mount, "", NSX_AT_EMPTY_PATH, &status);
+    if (error >= 0) {
+        *result = fs_device(&status);
+        error = bind_all_below(child, layers, mount);
+    }
+    if (error >= 0)
+        error = fs_attach(child, mount, target);
+    if (error >= 0)
+        return mount;
+    sys_close(mount);
+    return error;
 }
 
 /* arg 0: number of the first source: the lower ones, and where there is an upper
@@ -172,42 +225,20 @@ NSX_CHILD_CODE long step_overlay(struct nsx_child *child, const struct nsx_step 
 {
     const struct layers layers = {step->arg[0], step->arg[1], (int)(step->arg[2] & FS_RECURSIVE)};
     const char *path = child_string(child, step->arg[4]);
-    uint32_t *result = &fs_blob(child)->step[child->plan->record.step].result;
-    struct upper upper = {-1, -1, -1};
-    struct nsx_statx status;
-    struct text data;
-    long target = -1, mount = -1;
-    data.size = 0;
+    struct upper upper = {-1, -1, -1, -1};
+    long target = -1;
     if (*path) {
         target = fs_target(child, path, 1);
         if (target < 0)
             return target;
     }
-    long error = add_lower(child, &layers, &data);
-    if (error >= 0 && step->arg[2] & FS_HANDED) {
-        upper.directory = (long)(fs_source(child, layers.first + layers.count) & SOURCE_FD);
-        upper.work = (long)(fs_source(child, layers.first + layers.count + 1) & SOURCE_FD);
-    } else if (error >= 0) {
-        error = make_upper(child, &layers, &upper);
-    }
-    if (error >= 0)
-        error = add_upper(child, &upper, &data, step->arg[3] != 0);
-    if (error >= 0)
-        mount = error = mount_overlay(child, data.data, target, path);
-    if (upper.scratch >= 0) {
-        error = end_upper(child, &upper, target, error);
-    }
-    if (error >= 0)
-        error = sys_statx(mount, "", NSX_AT_EMPTY_PATH, &status);
-    if (error >= 0) {
-        *result = fs_device(&status);
-        error = bind_all_below(child, &layers, mount);
-    }
-    if (error >= 0 && target < 0)
+    const long mount = build(child, step, &layers, target, &upper);
+    const long error = end_scratch(child, &upper, target, mount);
+    if (mount >= 0 && error >= 0 && target < 0)
         fs_set_root(child, mount);
     else if (mount >= 0)
         sys_close(mount);
     if (target >= 0)
         sys_close(target);
-    return error;
+    return error < 0 ? error : 0;
 }
