@@ -8,6 +8,7 @@ import itertools
 import os
 
 from . import _cgroup_handle as handles
+from ._causes import Cause
 from ._cgroup import Cgroup
 from ._cgroup_handle import CgroupHandle
 from ._errors import SpawnError, UnsupportedError
@@ -174,12 +175,15 @@ def _enable(fd: int, path: str, needed: set[str]) -> None:
 
 def _not_delegated(number: int, path: str) -> str | None:
     if number in (errno.EACCES, errno.EPERM):
-        return (
-            f"{path} is not delegated to uid {os.geteuid()}: its owner has to (systemd: "
-            "Delegate=yes, or systemd-run --user --scope -p Delegate=yes)"
+        return Cause(
+            f"{path} is not delegated to uid {os.geteuid()}",
+            "its owner has to (systemd: Delegate=yes, or systemd-run --user --scope -p "
+            "Delegate=yes)",
         )
     if number == errno.EROFS:
-        return "cgroup2 is mounted read-only here: whoever has made this container can change that"
+        return Cause(
+            "cgroup2 is mounted read-only here", "whoever has made this container can change that"
+        )
     if number == errno.EAGAIN:
         return "cgroup.max.descendants or cgroup.max.depth of a group above is reached"
     return None

@@ -10,7 +10,9 @@ from typing import Any
 
 from . import _causes, _probe
 from ._causes import CAP_SYS_ADMIN, Cause
-from ._check_host import controllers, own_cgroup, subids, try_cgroup
+from ._cgroup import Cgroup
+from ._cgroupfs import own_group
+from ._check_host import subids
 from ._clone import clone
 from ._errors import SpawnError
 from ._flags import BY_KIND, NEWUSER, NEWUTS, Kinds, parse_kinds
@@ -172,11 +174,11 @@ class _Checker:
         return _finding("landlock", cause)
 
     def cgroup2(self) -> Finding:
-        place = own_cgroup()
-        if isinstance(place, Cause):
-            return _finding("cgroup2", place)
-        note = f"controllers: {controllers(place) or 'none'}"
-        return _finding("cgroup2", try_cgroup(place), note=note)
+        cause = self.try_new("", cgroup=Cgroup())
+        if cause is not None:
+            return _finding("cgroup2", cause)
+        listed = read(os.path.join(own_group(), "cgroup.controllers")).strip()
+        return _finding("cgroup2", None, note=f"controllers: {listed or 'none'}")
 
 
 _FEATURES: tuple[Callable[[_Checker], Finding], ...] = (
@@ -227,8 +229,7 @@ def check(kinds: Kinds = "all") -> Report:
     more than the own id; "time_offsets"; "clone3": the system call, without which clone(2) does;
     "cgroup2": a cgroup below the own one; "seccomp" and "landlock".
 
-    It takes some milliseconds, and as long as a fork of this process.  Nothing is changed but
-    for a moment: cgroup2 is tried by making a directory.
+    It takes some milliseconds, and as long as a fork of this process.  Nothing stays behind.
     """
     checker = _Checker(int(parse_kinds(kinds)))
     checker.probe()

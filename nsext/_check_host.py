@@ -1,4 +1,4 @@
-"""What an administrator has to have set up: ranges of ids, a delegated cgroup."""
+"""What an administrator has to have set up: ranges of ids for ordinary users."""
 
 from __future__ import annotations
 
@@ -65,50 +65,3 @@ def subids() -> Cause | None:
     if field("/proc/thread-self/status", "NoNewPrivs") == "1":
         return Cause("no_new_privs is set, and newuidmap gets no privileges", "start without it")
     return None
-
-
-def own_cgroup() -> str | Cause:
-    """The directory of the caller's own cgroup, of version 2."""
-    try:
-        lines = read("/proc/thread-self/cgroup").splitlines()
-        mounts = [line.split(" ") for line in read("/proc/thread-self/mountinfo").splitlines()]
-    except OSError:
-        return Cause("/proc is not mounted")
-    own = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
-    if own is None:
-        return Cause(
-            "there is no cgroup v2 hierarchy", "boot with systemd.unified_cgroup_hierarchy=1"
-        )
-    for words in mounts:
-        if words[words.index("-") + 1] != "cgroup2":
-            continue
-        root, point = words[3], words[4].replace("\\040", " ")
-        if root == "/" or own == root or own.startswith(root + "/"):
-            below = own if root == "/" else own.removeprefix(root)
-            return os.path.normpath(point + "/" + below)
-    return Cause("cgroup2 is not mounted here", "mount -t cgroup2 none /sys/fs/cgroup")
-
-
-def try_cgroup(place: str) -> Cause | None:
-    """Make a cgroup below the caller's own, and remove it: None where that works."""
-    name = os.path.join(place, f"nsext-check-{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        os.mkdir(name)
-    except FileNotFoundError:
-        return Cause(f"the own cgroup {place} is not to be seen here", "a cgroup namespace")
-    except OSError as error:
-        return Cause(
-            f"the own cgroup {place} is not delegated: {error.strerror}",
-            "systemd-run --user --scope -p Delegate=yes PROGRAM; in a container a cgroup2 mount "
-            "that is writable",
-        )
-    os.rmdir(name)
-    return None
-
-
-def controllers(place: str) -> str:
-    """The controllers that a cgroup may use: "cpu memory pids"; "" where there are none."""
-    try:
-        return read(os.path.join(place, "cgroup.controllers")).strip()
-    except OSError:
-        return ""
