@@ -5,6 +5,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?=
 WHEELS_ARGS ?=
+RELEASE_ARGS ?=
 
 # A Python of one's own choice (make PYTHON=python3.13 test) has an environment of its own.
 ifndef VENV
@@ -26,7 +27,7 @@ NATIVE := $(C_FILES) csrc/steps.def csrc/exports.map setup.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-stdlib lint format bench wheel wheels pytest-all fuzz soak sanitize clean build
+.PHONY: help demo test test-stdlib lint format bench wheel wheels pytest-all release-check fuzz soak sanitize clean build
 
 help: ## this list
 	@echo 'make [PYTHON=python3.X] TARGET'
@@ -99,6 +100,9 @@ wheels: build $(VENV)/.wheel ## every wheel, for both architectures and C librar
 
 pytest-all: build $(VENV)/.test ## the tests on every CPython here, with the wheels of `make wheels`
 	$(PY) tools/pytest_all.py $(PYTEST_ARGS)
+
+release-check: build $(VENV)/.test $(VENV)/.lint $(VENV)/.wheel ## all of this, and one table in docs/release.md
+	$(PY) tools/release_check.py $(RELEASE_ARGS)
 
 # What it finds that is new is kept in build/fuzz/corpus.
 FUZZ_SECONDS ?= 120
