@@ -86,9 +86,9 @@ class Spec(_Kept):
         object.__setattr__(self, "_plans", {})
         for name, normal in _NORMAL.items():
             value = getattr(self, name)
-            if value is None:  # the default rule, also of what is a collection
-                value = _EMPTY.get(name)
-            if value is not None:
+            if value is None:  # the default rule
+                value = _NONE.get(name)
+            if value is not None or name == "new":
                 object.__setattr__(self, name, normal(value))
         _check_namespaces(self)
         _check_privileges(self)
@@ -249,11 +249,10 @@ _NORMAL: dict[str, Any] = {
     "kill_on_parent_exit": _truth,
 }
 
-# Collections, and the default of each.
-_EMPTY: dict[str, Any] = {
-    name: value
-    for name, value in defaults_of(Spec).items()
-    if isinstance(value, (tuple, FrozenMap))
+# What None stands for, where it is no value itself.  Not in new=: who passes it on by mistake
+# would get no isolation.
+_NONE: dict[str, Any] = {
+    name: value for name, value in defaults_of(Spec).items() if value is not None and name != "new"
 }
 
 # An option, the namespace it needs, and whether a value asks for it.
