@@ -203,3 +203,18 @@ def test_arguments_of_popen_are_subprocess():
     assert list(ours)[: len(positional)] == positional
     missing = {name for name in theirs if name not in ours} - {"process_group"}
     assert not missing
+
+
+def test_spawn_says_what_it_takes():
+    """Its short way is not what help() and inspect see."""
+    parameters = inspect.signature(nsext.spawn).parameters
+    assert list(parameters)[:3] == ["args", "sandbox", "stdin"] and "fields" in parameters
+    assert nsext.spawn.__doc__.startswith("Start a program")
+    box = nsext.Sandbox(umask=0o77)
+    for _ in range(2):  # the second one goes the short way
+        with pytest.raises(TypeError, match="no_such_field"):
+            nsext.spawn(["true"], sandbox=box, no_such_field=1)
+        with pytest.raises(FileNotFoundError) as caught:
+            nsext.spawn(["/nonexistent"], sandbox=box)
+        assert (caught.value.stage, caught.value.filename) == ("exec", "/nonexistent")
+        assert nsext.spawn(["true"], sandbox=box).wait() == 0
