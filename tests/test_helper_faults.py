@@ -447,7 +447,7 @@ def test_the_cases_run_every_step_of_the_helper(numbers: dict[int, int], root: N
     with target() as process:
         shapes = [Case(name, numbers, process).shape for name in CASES]
     ran = {step[0] for shape in shapes for step in shape.compiled.steps}
-    wanted = _native.HELPER_STEPS - MOUNT_STEPS - {"fs_begin", "fs_end", "reenter", "pty"}
+    wanted = _native.HELPER_STEPS - MOUNT_STEPS - {"fs_begin", "fs_end", "fs_ids", "reenter", "pty"}
     assert {*wanted, "helper", "join", "ctty"} <= ran
     found = set().union(*map(ignored, shapes)) - ALSO_IGNORED.keys()
     found = {("*", call) if ("*", call) in REASONS else (step, call) for step, call in found}
