@@ -15,6 +15,12 @@ FAILED = 125  # as env(1) and timeout(1): nsext itself failed, not the program
 COMMANDS = {
     "run": "run",
     "enter": "run",
+    "list": "parser",
+    "show": "parser",
+    "hold": "parser",
+    "drop": "parser",
+    "check": "parser",
+    "completion": "parser",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from .._version import __version__
 from .options import FIELD_OPTIONS, Option
@@ -98,7 +99,7 @@ def build() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nsext {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
 
-    def add(name: str, help: str, epilog: str, usage: str | None = None) -> argparse.ArgumentParser:
+    def add(name: str, help: str, epilog: str, usage: str | None = None) -> Any:
         return commands.add_parser(
             name, help=help, description=help, epilog=epilog, usage=usage,
             formatter_class=_formatter,
@@ -116,11 +117,15 @@ def build() -> argparse.ArgumentParser:
         "enter",
         "run a program in namespaces that exist",
         _ENTER,
-        "nsext enter [options] PID|PATH [options] [--] [PROGRAM [ARGUMENT ...]]",
+        "nsext enter [options] PID|PATH|NAME [options] [--] [PROGRAM [ARGUMENT ...]]",
     )
-    enter.add_argument("target", metavar="PID|PATH", help=argparse.SUPPRESS)
+    enter.add_argument("target", metavar="PID|PATH|NAME", help=argparse.SUPPRESS)
     add_options(enter, OPTIONS["enter"])
     enter.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    from . import completion, namespaces
+
+    namespaces.add_parsers(add)
+    completion.add_parser(add)
     return parser
 
 
@@ -133,4 +138,11 @@ def command(words: list[str]) -> int:
         sys.stdout.flush()
         return int(end.code or 0)
     function: Callable[[argparse.Namespace], int] = given.function
-    return function(given)
+    try:
+        return function(given)
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        from .namespaces import complain
+
+        return complain(error)

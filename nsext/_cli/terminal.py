@@ -318,6 +318,8 @@ class Relay:
         self.reading = False
         if self.terminal.saved is None:
             self.typed += self.control(termios.VEOF)  # the end of a file or a pipe
+        else:
+            self.pass_on(signal.SIGHUP)  # raw, it has no end but this
 
     def write_typed(self) -> None:
         try:
