@@ -4,6 +4,8 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?=
+VM_KERNELS ?= 6.12
+VM_ARGS ?= -q tests/vm
 WHEELS_ARGS ?=
 RELEASE_ARGS ?=
 
@@ -27,7 +29,7 @@ NATIVE := $(C_FILES) csrc/steps.def csrc/exports.map setup.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-stdlib lint format bench wheel wheels pytest-all release-check fuzz soak sanitize clean build
+.PHONY: help demo test test-stdlib vmtest lint format bench wheel wheels pytest-all release-check fuzz soak sanitize clean build
 
 help: ## this list
 	@echo 'make [PYTHON=python3.X] TARGET'
@@ -44,6 +46,10 @@ test-stdlib: build ## CPython's own tests of subprocess and asyncio, over nsext.
 	@# By the environment's base, since some of them are skipped in an environment.
 	$$($(PY) -c 'import sys; print(sys._base_executable)') tests/stdlib/run_subprocess.py
 	$$($(PY) -c 'import sys; print(sys._base_executable)') tests/stdlib/run_asyncio.py
+
+# Debian's kernels in qemu; needs qemu-system-x86.  VM_ARGS goes to pytest, there as root.
+vmtest: build $(VENV)/.test ## tests in virtual machines (VM_KERNELS='6.1 6.12' VM_ARGS=tests/vm)
+	$(PY) tools/vm.py $(addprefix --kernel ,$(VM_KERNELS)) -- $(VM_ARGS)
 
 lint: build $(VENV)/.lint $(VENV)/.wheel ## style, types and warnings of Python, C and the packaging
 	ruff check

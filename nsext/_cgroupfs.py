@@ -61,15 +61,22 @@ def _mounts() -> list[tuple[str, str]]:
     return found
 
 
+# (group, its directory, device, inode) as last found: reading all mounts takes a while.
+_own: tuple[str, str, int, int] | None = None
+
+
 def own_group() -> str:
     """The directory of the caller's own group.  Raises UnsupportedError where there is none."""
+    global _own
     step = "find the own control group"
     try:
         lines = [line.split(":", 2) for line in read("/proc/self/cgroup").splitlines()]
+        own = next((path for number, _, path in lines if number == "0"), None)
+        if _own is not None and own == _own[0] and _identity(_own[1]) == _own[2:]:
+            return _own[1]
         mounts = _mounts()
     except OSError as error:
         _fail(error.errno or 0, step, str(error.filename), "/proc is not mounted here")
-    own = next((path for number, _, path in lines if number == "0"), None)
     if own is None or not mounts:
         hint = "this host has cgroup v1 only" if _v1_controllers() else "cgroup2 is not mounted"
         _fail(errno.EOPNOTSUPP, step, "/proc/self/cgroup", f"{hint}; limits need version 2")
@@ -79,9 +86,18 @@ def own_group() -> str:
         if inside and not below.startswith("/../"):
             path = point.rstrip("/") + below.rstrip("/") or "/"
             if os.path.isdir(path):
+                _own = own, path, *_identity(path)
                 return path
     hint = f"{own} is not below any cgroup2 that is mounted here; say parent="
     _fail(errno.EOPNOTSUPP, step, "/proc/self/cgroup", hint)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_dev, status.st_ino
 
 
 def _words(directory: int, name: str) -> set[str]:
@@ -199,6 +215,16 @@ def _start_time(pid: int | str) -> str | None:
     except OSError:
         return None
     return stat[stat.rindex(")") + 2 :].split()[19]
+
+
+_started: dict[int, str | None] = {}  # by our pid, which a fork changes
+
+
+def _own_start() -> str | None:
+    pid = os.getpid()
+    if pid not in _started:
+        _started[pid] = _start_time(pid)
+    return _started[pid]
 
 
 def _owner(name: str) -> tuple[str, str] | None:
@@ -322,7 +348,7 @@ class Group:
         _sweep(parent)
         limits = [*cgroup._files, *_io_limits(cgroup)]
         _enable(parent, path, {file.partition(".")[0] for file, _ in limits})
-        name = f"{_PREFIX}{self._pid}-{_start_time('self')}-{next(_counter)}"
+        name = f"{_PREFIX}{self._pid}-{_own_start()}-{next(_counter)}"
         if cgroup.name is not None:
             name = f"{name}-{cgroup.name}"
         self._name = name

@@ -81,6 +81,7 @@ class Shape(NamedTuple):
     joins: tuple[int, ...] = ()  # kinds, in the order of the table
     unmapped: bool = False  # the own id, in the joined user namespace
     raised: bool = False  # a nonzero uid inside, with capabilities
+    grouped: bool = False  # into a control group
     close_ranges: int = 1  # as many as the table has gaps: see covers()
 
 
@@ -93,7 +94,8 @@ def _helper_faults(shape: Shape, waits: bool) -> Iterator[Fault]:
     for _ in range(2):  # F_GETFD, F_SETFD
         for child, _ in sorted(shape.pairs):
             yield fault("fcntl", child)
-    for _ in (*shape.joins, "plan", *(["parent"] if waits else [])):
+    ours = ["plan", *(["parent"] if waits else []), *(["group"] if shape.grouped else [])]
+    for _ in (*shape.joins, *ours):
         yield fault("fcntl")
     yield fault("prctl", fails=IGNORED)
     yield fault("geteuid", fails=IGNORED)
@@ -203,10 +205,20 @@ def _faults_of(step: Any, shape: Shape, waits: bool, in_helper: bool) -> Iterato
                 yield Fault(0, 0, "setresgid")
                 yield Fault(0, 0, "setresuid")
         case "relay":
-            yield Fault(0, 0, "clone")
+            if step[2]:  # where it is refused, the helper goes there itself
+                yield Fault(0, 0, "clone3", tolerated=(errno.EPERM, errno.ENOSYS))
+            else:
+                yield Fault(0, 0, "clone")
             yield Fault(0, 0, "exit_group", fails=IGNORED, killed=IGNORED)
             yield Fault(1, 0, "gettid")
             yield Fault(1, 0, "set_robust_list")
+            if step[2]:
+                yield Fault(1, 0, "close", fails=IGNORED)
+        case "cgroup":
+            yield Fault(0, 0, "openat", 1)
+            yield Fault(0, 0, "write", 2)
+            yield Fault(0, 0, "close", 2, fails=IGNORED)
+            yield Fault(0, 0, "close", 2, fails=IGNORED)
         case "init":
             limited = any(other[0] == "capabilities" for other in shape.compiled.steps)
             yield from _init_faults(step[1], init_is_first(shape), limited)

@@ -12,6 +12,7 @@ from typing import Any
 
 import faults
 import pytest
+from groups import made
 from helper_sweep import (
     RANGES,
     REASONS,
@@ -82,16 +83,18 @@ CASES: dict[str, dict[str, Any]] = {
     "join user": {"join": "user pid net uts time", "new": "mnt cgroup", "init": True},
     "join pid": {"join": "pid net", "kill_on_parent_exit": True, "paused": True},
     "join, new user": {"join": "net", "new": "user pid mnt time", "init": True, "paused": True},
+    "cgroup": {"cgroup": True, "new": "pid cgroup user", "paused": True},
+    "join, cgroup": {"cgroup": True, "join": "uts pid", "new": "cgroup"},
     "join, ranges": {"join": "uts", "new": "user", "uid_map": LINES, "gid_map": LINES, "user": 3},
 }
 
 
 @pytest.fixture
-def numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, int]]:
+def numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Any, Any]]:
     """Descriptors; and a thread that counts as the main one: it stays as long as its children."""
     monkeypatch.setattr(_launch, "get_native_id", os.getpid)
-    with program_fds() as found:
-        yield found
+    with program_fds() as found, made() as group:
+        yield {**found, "group": str(group)}
 
 
 class Case:
@@ -100,10 +103,13 @@ class Case:
     before_resume: Callable[[], object] = staticmethod(lambda: None)
     before_end: Callable[[], object] = staticmethod(lambda: None)
 
-    def __init__(self, name: str, numbers: dict[int, int], targets: Any) -> None:
+    def __init__(self, name: str, numbers: dict[Any, Any], targets: Any) -> None:
         fields = dict(CASES[name])
         self.paused = fields.pop("paused", False)
         kinds: tuple[int, ...] = ()
+        grouped = "cgroup" in fields
+        if grouped:
+            fields["cgroup"] = numbers["group"]
         if "join" in fields:
             fields["join"] = {fields["join"]: targets}
             opened = open_joins(nsext.Sandbox(**fields).join, 0)
@@ -129,6 +135,7 @@ class Case:
             kinds,
             unmapped=bool(joined & CloneFlags.NEWUSER),
             raised=name == "raised",
+            grouped=grouped,
         )
 
     def _pairs(self, reader: int, writer: int, tty: int) -> tuple[tuple[int, int], ...]:
@@ -207,7 +214,7 @@ def target() -> Iterator[Any]:
 
 
 @contextmanager
-def sweeping(name: str, numbers: dict[int, int], *more: faults.Range) -> Iterator[Swept]:
+def sweeping(name: str, numbers: dict[Any, Any], *more: faults.Range) -> Iterator[Swept]:
     with target() as process:
         case = Case(name, numbers, process)
         with Sweep(case, *RANGES, *more) as sweep:
@@ -257,7 +264,7 @@ class Swept:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_calls_are_those_of_the_steps(name: str, numbers: dict[int, int], root: None) -> None:
+def test_calls_are_those_of_the_steps(name: str, numbers: dict[Any, Any], root: None) -> None:
     with sweeping(name, numbers) as swept:
         wanted = [[fault.call for fault in calls] for calls in swept.processes]
         assert swept.seen.names == wanted
@@ -265,7 +272,7 @@ def test_calls_are_those_of_the_steps(name: str, numbers: dict[int, int], root: 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_call_fails(name: str, numbers: dict[int, int], root: None) -> None:
+def test_each_call_fails(name: str, numbers: dict[Any, Any], root: None) -> None:
     with sweeping(name, numbers) as swept:
         seen = set()
         for text, index, fault in swept.each():
@@ -279,7 +286,7 @@ def test_each_call_fails(name: str, numbers: dict[int, int], root: None) -> None
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_call_is_killed(name: str, numbers: dict[int, int], root: None) -> None:
+def test_each_call_is_killed(name: str, numbers: dict[Any, Any], root: None) -> None:
     with sweeping(name, numbers) as swept:
         for text, index, fault in swept.each():
             check = check_dead(swept.shape, fault, swept.success)
@@ -287,7 +294,7 @@ def test_each_call_is_killed(name: str, numbers: dict[int, int], root: None) -> 
 
 
 @pytest.mark.parametrize("name", ["join", "inline join"])
-def test_joining_one_by_one_fails(name: str, numbers: dict[int, int], root: None) -> None:
+def test_joining_one_by_one_fails(name: str, numbers: dict[Any, Any], root: None) -> None:
     """Several namespaces are entered at once by a pidfd; where that fails, this says which."""
     with sweeping(name, numbers) as swept:
         (kinds,) = swept.shape.joins
@@ -313,7 +320,7 @@ WITH_INIT = [name for name in CASES if CASES[name].get("init")]
 
 @pytest.mark.parametrize("name", WITH_INIT)
 def test_the_init_is_killed_at_each_call_of_its_program(
-    name: str, numbers: dict[int, int], root: None
+    name: str, numbers: dict[Any, Any], root: None
 ) -> None:
     with sweeping(name, numbers) as swept:
         program = len(swept.processes) - 1
@@ -328,7 +335,7 @@ def test_the_init_is_killed_at_each_call_of_its_program(
 
 @pytest.mark.parametrize("name", WITH_INIT)
 def test_the_program_is_killed_at_each_call_of_its_init(
-    name: str, numbers: dict[int, int], root: None
+    name: str, numbers: dict[Any, Any], root: None
 ) -> None:
     with sweeping(name, numbers) as swept:
         init = len(swept.processes) - 2
@@ -354,7 +361,7 @@ WAITS = {
 
 
 @contextmanager
-def waiting(step: str, numbers: dict[int, int], what: Any) -> Iterator[tuple[Swept, Waiting]]:
+def waiting(step: str, numbers: dict[Any, Any], what: Any) -> Iterator[tuple[Swept, Waiting]]:
     """A case and the answer that makes it wait at *step*."""
     name, holds = WAITS[step]
     # At the gate it is the parent that is waited for.
@@ -376,7 +383,7 @@ def waiting(step: str, numbers: dict[int, int], what: Any) -> Iterator[tuple[Swe
 @pytest.mark.parametrize("number", [ODD, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOSYS])
 @pytest.mark.parametrize("step", WAITS)
 def test_calls_of_a_wait_may_fail(
-    step: str, number: int, numbers: dict[int, int], root: None
+    step: str, number: int, numbers: dict[Any, Any], root: None
 ) -> None:
     """futex, ppoll: whatever they say, it goes on when the other is ready and not before."""
     with waiting(step, numbers, number) as (swept, answer):
@@ -384,7 +391,7 @@ def test_calls_of_a_wait_may_fail(
 
 
 @pytest.mark.parametrize("step", WAITS)
-def test_killed_while_it_waits(step: str, numbers: dict[int, int], root: None) -> None:
+def test_killed_while_it_waits(step: str, numbers: dict[Any, Any], root: None) -> None:
     with waiting(step, numbers, faults.KILL) as (swept, answer):
         text = "the child was killed by SIGKILL"
         check = check_step(swept.shape, swept.number_of(step), errno.ECHILD, text)
@@ -428,7 +435,7 @@ class First:
     ],
 )
 def test_an_init_that_supervises(
-    name: str, call: str, what: Any, numbers: dict[int, int], root: None
+    name: str, call: str, what: Any, numbers: dict[Any, Any], root: None
 ) -> None:
     """The program lives until the call has been made; of failures nobody hears."""
     with sweeping(name, numbers) as swept:
@@ -443,7 +450,7 @@ def test_an_init_that_supervises(
 # ---- and that is all ---------------------------------------------------------------------------
 
 
-def test_the_cases_run_every_step_of_the_helper(numbers: dict[int, int], root: None) -> None:
+def test_the_cases_run_every_step_of_the_helper(numbers: dict[Any, Any], root: None) -> None:
     with target() as process:
         shapes = [Case(name, numbers, process).shape for name in CASES]
     ran = {step[0] for shape in shapes for step in shape.compiled.steps}

@@ -21,5 +21,6 @@ NSX_CHILD_CODE long step_cgroup(struct nsx_child *child, const struct nsx_step *
         return -9; /* EBADF */
     long error = plan->flags & NSX_BORN_IN_CGROUP ? 0 : nsx_child_enter_cgroup(child);
     sys_close(plan->cgroup_fd);
+    plan->cgroup_fd = -1; /* the number may be another's from here on */
     return error;
 }
