@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from asyncio import subprocess as aio
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -29,21 +30,27 @@ def _patience_left(loop: asyncio.AbstractEventLoop) -> float:
     return _left[loop]
 
 
-class _QuietPopen(Popen):
-    """Started in two parts; dropped without a warning, as its transport gives one."""
+class _PatientPopen(Popen):
+    """Started in two parts."""
 
     @property
     def _patience(self) -> float:  # type: ignore[override]
         return _patience_left(asyncio.get_running_loop())
+    _has_transport = False
+
+    def __del__(self, _del: Any = Popen.__del__, _unused: Any = None) -> None:
+        if not self._has_transport:  # which warns, and ends it
+            _del(self)
 
 
 class _Transport(asyncio.SubprocessTransport):
     """What asyncio.subprocess.Process asks of a transport."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, popen: Popen) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, popen: _PatientPopen) -> None:
         super().__init__()
         self._loop = loop
         self._popen = popen
+        popen._has_transport = True
         self._pipes: dict[int, Any] = {}
         self._waiters: list[asyncio.Future[int]] = []
         self._protocol: Any = None
@@ -82,7 +89,8 @@ class _Transport(asyncio.SubprocessTransport):
     def _unwatch(self) -> None:
         fd, self._watched = self._watched, -1
         if fd >= 0:
-            self._loop.remove_reader(fd)
+            if not self._loop.is_closed():
+                self._loop.remove_reader(fd)
             os.close(fd)
 
     def _pipe_lost(self, fd: int, error: BaseException | None) -> None:
@@ -136,6 +144,20 @@ class _Transport(asyncio.SubprocessTransport):
             pipe.close()
         if self._popen.returncode is None:
             self._popen.kill()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        # While the loop lives it watches, and holds this: so it was closed before the child ended.
+        if self._popen.returncode is None:
+            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            if not self._loop.is_closed():
+                self.close()
+            self._unwatch()
+            self._popen._discard()
+
+    def __repr__(self) -> str:
+        code = self._popen.returncode
+        state = "running" if code is None else f"returncode={code}"
+        return f"<{type(self).__name__} pid={self._popen.pid} {state}>"
 
     def get_protocol(self) -> Any:
         return self._protocol
@@ -195,7 +217,7 @@ class Process(aio.Process):
         self._transport.close()  # type: ignore[attr-defined]
 
 
-async def start(args: Any, **kwargs: Any) -> Popen:
+async def start(args: Any, **kwargs: Any) -> _PatientPopen:
     """A Popen, started without holding the loop; on cancellation killed and reaped."""
     for name in ("text", "universal_newlines", "encoding", "errors"):
         if kwargs.get(name):
@@ -205,7 +227,7 @@ async def start(args: Any, **kwargs: Any) -> Popen:
     loop = asyncio.get_running_loop()
     left, began = _patience_left(loop), loop.time()
     try:
-        popen = _QuietPopen(args, bufsize=0, **kwargs)
+        popen = _PatientPopen(args, bufsize=0, **kwargs)
     finally:
         _left[loop] = max(0.0, left - (loop.time() - began))
     if not popen._child_created:

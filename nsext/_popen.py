@@ -89,6 +89,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     # give it to somebody else's file.
     _pidfd = -1
     _paused = False
+    _passed = False  # the checkpoint
     _handle: Any = None
     _inner_pid = 0
     _namespaces: Namespaces | None = None
@@ -365,7 +366,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._child_created = True
             if self._stops():
                 self._at_checkpoint()
-        # Else it is busy yet, and who has set _patience awaits _finish().
+        # Where it is busy yet, who has set _patience awaits _finish().
         if streams:
             self._close_pipe_fds(  # type: ignore[attr-defined]
                 p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
@@ -400,9 +401,10 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                         timeout,
                         self._group,
                     )
-            self._child_created = True
-            if self._stops():
-                self._at_checkpoint()
+                if self._pidfd >= 0:
+                    self._child_created = True
+                    if self._stops() and not self._passed:
+                        self._at_checkpoint()
         except BaseException:
             self._drop()
             raise
@@ -419,9 +421,9 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self.returncode = -signal.SIGKILL
         if self._group is not None:
             self._group.discard()
-        for pipe in (self.stdin, self.stdout, self.stderr):
-            if pipe is not None:
-                pipe.close()
+        for held in (self.stdin, self.stdout, self.stderr, self._namespaces, self._root):
+            if held is not None:
+                held.close()
 
     async def wait_async(self) -> int:
         """Wait for the end under asyncio, anyio or trio; return the return code."""
@@ -471,8 +473,10 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 self._root = self._open_root()
             if self._tty >= 0:
                 _set_foreground(self._tty, self.program_pid)
+            self._passed = True
             if not self._pause:
-                self.resume()
+                self._go_on(self._patience)
+                self._child_created = self._pidfd >= 0
         except BaseException as error:
             ended = self._paused and getattr(error, "errno", 0) == errno.ESRCH
             if self._paused:
@@ -527,10 +531,14 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         """
         if not self._paused:
             raise RuntimeError("the process is not paused")
+        self._go_on(None)
+
+    def _go_on(self, patience: float | None) -> None:
+        """resume(); where it takes longer than *patience*, _pidfd is -1 until _finish()."""
         self._paused = False
         handle, self._handle = self._handle, None
         try:
-            failure = _native.resume(handle, self._spawn_timeout, self)
+            failure = _native.resume(handle, self._spawn_timeout, patience, self)
             if failure is not None:
                 fail(
                     failure,

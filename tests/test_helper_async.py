@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import gc
 import inspect
 import os
 import signal
@@ -245,6 +246,42 @@ def test_the_loop_is_closed_before_the_child_ends() -> None:
     process._transport._unwatch() if process._transport._watched >= 0 else None
 
 
+@pytest.mark.parametrize("streams", [{}, {"stdin": nsext.PIPE, "stdout": nsext.PIPE}])
+def test_dropped_with_its_loop(streams: dict[str, Any]) -> None:
+    """Nobody is left who could wait for it: it is killed, and reaped, with a warning."""
+    script(
+        f"""
+        import asyncio, gc, warnings
+        from helping import other_fds
+        async def main():
+            process = await nsext.create_subprocess_exec("sleep", "1000", **{streams!r})
+            print(process.pid)
+        before = other_fds()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            asyncio.run(main())
+            gc.collect()
+        texts = [str(item.message) for item in caught if item.category is ResourceWarning]
+        assert sum("_Transport" in text for text in texts) == 1, texts
+        assert not any("still running" in text for text in texts), texts
+        assert not children() and other_fds() == before, (before, other_fds())
+        """
+    )
+
+
+@with_loop
+async def test_dropped_while_the_loop_lives() -> None:
+    """As with asyncio it goes on, and the loop sees it end."""
+    reader, writer = os.pipe()
+    pid = (await nsext.create_subprocess_shell("sleep 0.05; echo done", stdout=writer)).pid
+    os.close(writer)
+    gc.collect()
+    while os.path.exists(f"/proc/{pid}"):  # to be reaped
+        await asyncio.sleep(0.001)
+    with open(reader) as output:
+        assert output.read() == "done\n"
+
+
 # ---- a set-up that hangs: each call of the helper's waits for our answer ------------------------
 
 HANGING = """
@@ -288,8 +325,12 @@ def _hanging(where: str, code: str) -> str:
     return script(text + "sys.stdout.flush()\nos._exit(0)\n")
 
 
+# With hold= there is a checkpoint on the way.
+SLOW = ["kill_on_parent_exit=True", "new='user pid mnt', init=True", "new='net', hold='net'"]
+
+
 @pytest.mark.parametrize("where", ["set_robust_list", "execve"])
-@pytest.mark.parametrize("fields", ["kill_on_parent_exit=True", "new='user pid mnt', init=True"])
+@pytest.mark.parametrize("fields", SLOW)
 def test_the_loop_goes_on_while_a_child_hangs(where: str, fields: str) -> None:
     told = _hanging(
         where,
@@ -311,7 +352,7 @@ async def main():
 
 
 @pytest.mark.parametrize("where", ["set_robust_list", "execve"])
-@pytest.mark.parametrize("fields", ["kill_on_parent_exit=True", "new='user pid mnt', init=True"])
+@pytest.mark.parametrize("fields", SLOW)
 def test_cancelled_during_the_set_up(where: str, fields: str) -> None:
     """The child is killed and reaped, and its pipes are closed."""
     _hanging(
@@ -338,14 +379,15 @@ async def main():
     )
 
 
-def test_spawn_timeout_under_asyncio() -> None:
+@pytest.mark.parametrize("fields", ["kill_on_parent_exit=True", "hold='net'"])
+def test_spawn_timeout_under_asyncio(fields: str) -> None:
     _hanging(
         "execve",
-        """
+        f"""
 async def main():
     begin = time.monotonic()
     try:
-        await nsext.create_subprocess_exec("true", kill_on_parent_exit=True, spawn_timeout=0.2)
+        await nsext.create_subprocess_exec("true", {fields}, spawn_timeout=0.2)
     except nsext.SpawnTimeout as error:
         assert 0.15 < time.monotonic() - begin < 2 and error.timeout == 0.2, error
         assert error.stage == "exec" and not children()

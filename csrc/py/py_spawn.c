@@ -264,17 +264,19 @@ PyObject *native_abort(PyObject *module, PyObject *const *args, Py_ssize_t count
     Py_RETURN_NONE;
 }
 
-/* The capsule is used up, whatever comes of it. */
+/* The capsule is used up, whatever comes of it; where patience is over there is a new
+ * one, as from spawn(). */
 PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 3)
-        return PyErr_Format(PyExc_TypeError, "resume() takes 3 arguments");
+    if (count != 4)
+        return PyErr_Format(PyExc_TypeError, "resume() takes 4 arguments");
     struct nsx_spawn spawn;
     const int64_t timeout = native_timeout(args[1]);
-    if (timeout < 0 || !take_child(args[0], &spawn))
+    const int64_t patience = timeout < 0 ? -1 : native_timeout(args[2]);
+    if (patience < 0 || !take_child(args[0], &spawn))
         return NULL;
     nsx_parent_resume(&spawn);
-    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 0, args[2], module);
+    return run(&spawn, limits_from_now(timeout, patience), 0, args[3], module);
 }
 
 int native_child_report(PyObject *capsule, struct nsx_report *report)
