@@ -102,22 +102,23 @@ enum nsx_plan_flag {
 struct nsx_plan {
     struct nsx_record record;
     uint32_t flags;
-    uint32_t blob;           /* offset of struct nsx_blob */
-    uint32_t argv, envp;     /* offsets of NULL-terminated arrays of offsets, which */
-    uint32_t argc, envc;     /*   the child turns into pointers */
-    uint32_t execs, nexecs;  /* candidates for the program, as offsets likewise */
-    uint32_t fds, nfds;      /* struct nsx_fd */
-    uint32_t joins, njoins;  /* struct nsx_join */
-    uint32_t euid, egid;     /* the caller's, for maps of its own id */
-    int32_t parent_pidfd;    /* for a child that waits for the parent; else -1 */
-    int32_t init_pid;        /* of a program's init that is no PID 1, as the program sees it */
-    int32_t plan_fd;         /* memfd of this plan; -1: inline */
-    int32_t cgroup_fd;       /* directory of the cgroup that the child is to be in; -1: none */
-    int32_t proc_fd;         /* the caller's own /proc, opened before a join; -1 */
-    int32_t helper_fd;       /* the helper's image */
-    uint32_t helper_path;    /* the same as a file, for where the fd cannot be executed */
-    uint32_t cwd;            /* the caller's working directory, by its path; 0: none */
-    uint32_t size;           /* bytes of the plan in use */
+    uint32_t blob;          /* offset of struct nsx_blob */
+    uint32_t argv, envp;    /* offsets of NULL-terminated arrays of offsets, which */
+    uint32_t argc, envc;    /*   the child turns into pointers */
+    uint32_t execs, nexecs; /* candidates for the program, as offsets likewise */
+    uint32_t fds, nfds;     /* struct nsx_fd */
+    uint32_t joins, njoins; /* struct nsx_join */
+    uint32_t euid, egid;    /* the caller's, for maps of its own id */
+    int32_t parent_pidfd;   /* for a child that waits for the parent; else -1 */
+    int32_t init_pid;       /* of a program's init that is no PID 1, as the program sees it */
+    int32_t plan_fd;        /* memfd of this plan; -1: inline */
+    int32_t cgroup_fd;      /* directory of the cgroup that the child is to be in; -1: none */
+    int32_t proc_fd;        /* the caller's own /proc, opened before a join; -1 */
+    int32_t helper_fd;      /* the helper's image */
+    uint32_t helper_path;   /* the same as a file, for where the fd cannot be executed */
+    uint32_t cwd;           /* the caller's working directory, by its path; 0: none */
+    uint32_t size;          /* bytes of the plan in use */
+    uint32_t page_size;
     uint32_t ambient[2];     /* NSX_RAISED: the sets to go back to */
     uint32_t inheritable[2]; /* NSX_RAISED: the set to go back to */
     uint64_t core[2];        /* RLIMIT_CORE of the program, where the child guards it */

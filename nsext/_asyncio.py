@@ -33,10 +33,11 @@ def _patience_left(loop: asyncio.AbstractEventLoop) -> float:
 class _PatientPopen(Popen):
     """Started in two parts."""
 
+    _has_transport = False
+
     @property
     def _patience(self) -> float:  # type: ignore[override]
         return _patience_left(asyncio.get_running_loop())
-    _has_transport = False
 
     def __del__(self, _del: Any = Popen.__del__, _unused: Any = None) -> None:
         if not self._has_transport:  # which warns, and ends it

@@ -54,7 +54,7 @@ struct init {
     int signals;
     int parent; /* pidfd of the parent; -1: its death is of no concern */
     int first;  /* this is PID 1 */
-    uint32_t plan_size;
+    uint32_t plan_size, page_size;
     uint32_t shared; /* cleared by the kernel when the program has left our memory */
 };
 
@@ -128,9 +128,9 @@ NSX_CHILD_CODE static int let_go_of_plan(const struct init *init)
     struct nsx_plan *plan = init->plan;
     if (__atomic_load_n(&init->shared, __ATOMIC_ACQUIRE))
         return 0;
-    if (init->plan_size > 4096)
-        nsx_syscall(__NR_munmap, NSX_P(plan) + 4096, (long)((init->plan_size - 1) & ~4095u), 0, 0,
-                    0, 0);
+    if (init->plan_size > init->page_size)
+        nsx_syscall(__NR_munmap, NSX_P(plan) + init->page_size, init->plan_size - init->page_size,
+                    0, 0, 0, 0);
     return 1;
 }
 
@@ -225,6 +225,7 @@ NSX_CHILD_CODE static void become_init(struct init *init)
         init->signals = (int)error;
     }
     init->plan_size = plan->size;
+    init->page_size = plan->page_size;
     __atomic_store_n(&plan->record.init_ready, 1, __ATOMIC_RELEASE);
     sys_futex(&plan->record.init_ready, NSX_FUTEX_WAKE, 1, NULL);
     supervise(init);

@@ -20,19 +20,25 @@ static inline int nsx_above_stdio(int fd)
     return moved;
 }
 
-/* The inode behind fd, by which we see whether its number is still our file's;
- * 0: none.  Raw where the kernel's struct stat is the C library's: as a symbol
- * fstat came with glibc 2.33 only. */
-static inline uint64_t nsx_inode(int fd)
+/* Which file is behind fd, by device and inode, so that we see whether its number is
+ * still our file's; 0: none.  Raw where the kernel's struct stat is the C library's: as
+ * a symbol fstat came with glibc 2.33 only. */
+static inline uint64_t nsx_file_id(int fd)
 {
     struct stat status;
     if (fd < 0)
         return 0;
 #if NSX_ARCH_RAW
-    return nsx_syscall(__NR_fstat, fd, NSX_P(&status), 0, 0, 0, 0) == 0 ? status.st_ino : 0;
+    if (nsx_syscall(__NR_fstat, fd, NSX_P(&status), 0, 0, 0, 0) != 0)
+        return 0;
 #else
-    return fstat(fd, &status) == 0 ? status.st_ino : 0;
+    if (fstat(fd, &status) != 0)
+        return 0;
 #endif
+    /* Odd, so that neither is lost; inodes of different file systems are alike. */
+    const uint64_t spread = 0x9e3779b97f4a7c15u;
+    const uint64_t id = ((uint64_t)status.st_dev * spread + status.st_ino) * spread;
+    return id ? id : 1;
 }
 
 #endif

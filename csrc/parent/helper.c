@@ -45,8 +45,8 @@ static int open_image(const char *path)
 
 static uint64_t identity(int fd)
 {
-    const uint64_t inode = nsx_inode(fd);
-    return inode ? (uint64_t)(uint32_t)inode << 32 | (uint32_t)fd : 0;
+    const uint64_t id = nsx_file_id(fd);
+    return id ? (id & ~(uint64_t)UINT32_MAX) | (uint32_t)fd : 0;
 }
 
 /* Two threads may both open it: one is kept.  A number that the caller has

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-/* Descriptor in the low half, low half of its inode in the high one, so that
+/* Descriptor in the low half, a half of its file's id in the high one, so that
  * both change at once; 0: not opened yet. */
 struct nsx_helper {
     uint64_t image;

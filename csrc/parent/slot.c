@@ -11,7 +11,11 @@
 #include <unistd.h>
 
 #define MFD_CLOEXEC_ 1u
+#define MFD_ALLOW_SEALING_ 2u
 #define MFD_NOEXEC_SEAL_ 8u
+#define F_ADD_SEALS_ 1033
+#define SEALS_OF_PLAN 0x07 /* SEAL, SHRINK, GROW */
+#define MADV_WIPEONFORK_ 18
 #define NSX_SLOT_HEAD ((sizeof(struct nsx_slot) + 63) & ~(size_t)63)
 
 #define PLAN_ROOM ((size_t)64 << 10)
@@ -40,7 +44,7 @@ static void reset(struct nsx_slot *slot)
  * file's by now. */
 static int is_memfd(const struct nsx_slot *slot)
 {
-    return nsx_inode(slot->memfd) == slot->inode;
+    return nsx_file_id(slot->memfd) == slot->file_id;
 }
 
 static void close_memfd(struct nsx_slot *slot)
@@ -56,14 +60,16 @@ static void slot_unmap(struct nsx_slot *slot)
     munmap(slot->map, slot->map_size);
 }
 
-/* vm.memfd_noexec=2 wants the flag, kernels before 6.3 do not know it. */
+/* vm.memfd_noexec=2 wants the flag, kernels before 6.3 do not know it.  Nobody who gets
+ * at it shall take away pages that we read (SIGBUS). */
 static int memfd_new(size_t size)
 {
     int fd = (int)syscall(SYS_memfd_create, "nsext-plan", MFD_CLOEXEC_ | MFD_NOEXEC_SEAL_);
     if (fd < 0 && errno == EINVAL)
-        fd = (int)syscall(SYS_memfd_create, "nsext-plan", MFD_CLOEXEC_);
+        fd = (int)syscall(SYS_memfd_create, "nsext-plan", MFD_CLOEXEC_ | MFD_ALLOW_SEALING_);
     fd = nsx_above_stdio(fd);
-    if (fd >= 0 && ftruncate(fd, (off_t)size) != 0) {
+    if (fd >= 0 &&
+        (ftruncate(fd, (off_t)size) != 0 || fcntl(fd, F_ADD_SEALS_, SEALS_OF_PLAN) != 0)) {
         close(fd);
         return -1;
     }
@@ -104,7 +110,7 @@ static struct nsx_slot *slot_map(size_t stack_size, size_t room, enum nsx_slot_k
     *slot = (struct nsx_slot){.map = map, .map_size = size, .stack_size = stack, .pidfd = -1};
     slot->kind = kind;
     slot->memfd = memfd;
-    slot->inode = nsx_inode(memfd);
+    slot->file_id = nsx_file_id(memfd);
     slot->plan = (struct nsx_plan *)(void *)(top + (head ? head : NSX_SLOT_HEAD));
     slot->room = (size_t)(map + size - (char *)slot->plan);
     reset(slot);
@@ -128,7 +134,7 @@ static int memfd_renew(struct nsx_slot *slot)
         return -1;
     }
     slot->memfd = memfd;
-    slot->inode = nsx_inode(memfd);
+    slot->file_id = nsx_file_id(memfd);
     return 0;
 }
 
@@ -152,12 +158,48 @@ static void after_fork(struct nsx_pool *pool)
     }
 }
 
+static uint32_t *mark_new(void)
+{
+    const size_t page = page_size();
+    uint32_t *mark = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
+    if (mark == MAP_FAILED)
+        return NULL;
+    if (madvise(mark, page, MADV_WIPEONFORK_) != 0) {
+        munmap(mark, page);
+        return NULL;
+    }
+    *mark = 1;
+    return mark;
+}
+
+static uint32_t *mark_of(struct nsx_pool *pool)
+{
+    uint32_t *mark = __atomic_load_n(&pool->mark, __ATOMIC_ACQUIRE);
+    uint32_t *mine = mark ? NULL : mark_new();
+    if (!mine)
+        return mark;
+    if (__atomic_compare_exchange_n(&pool->mark, &mark, mine, 0, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE))
+        return mine;
+    munmap(mine, page_size()); /* another thread was first */
+    return mark;
+}
+
+uint32_t nsx_pool_process(struct nsx_pool *pool)
+{
+    uint32_t *mark = mark_of(pool);
+    const pid_t self = mark ? 0 : getpid();
+    const pid_t before = mark ? 0 : __atomic_exchange_n(&pool->pid, self, __ATOMIC_ACQ_REL);
+    if (mark ? !__atomic_exchange_n(mark, 1, __ATOMIC_ACQ_REL) : before && before != self) {
+        after_fork(pool);
+        __atomic_add_fetch(&pool->process, 1, __ATOMIC_RELEASE);
+    }
+    return __atomic_load_n(&pool->process, __ATOMIC_ACQUIRE);
+}
+
 struct nsx_slot *nsx_slot_get(struct nsx_pool *pool, enum nsx_slot_kind kind)
 {
-    const pid_t self = getpid();
-    const pid_t owner = __atomic_exchange_n(&pool->owner, self, __ATOMIC_ACQ_REL);
-    if (owner && owner != self)
-        after_fork(pool);
+    nsx_pool_process(pool);
     for (int i = 0; i < NSX_POOL_SIZE; i++) {
         if (!__atomic_load_n(&pool->free[kind][i], __ATOMIC_RELAXED))
             continue;
@@ -315,6 +357,9 @@ void nsx_pool_sweep(struct nsx_pool *pool)
 
 void nsx_pool_clear(struct nsx_pool *pool)
 {
+    uint32_t *mark = __atomic_exchange_n(&pool->mark, NULL, __ATOMIC_ACQ_REL);
+    if (mark)
+        munmap(mark, page_size());
     free_orphans(pool);
     for (int kind = 0; kind < NSX_KEPT_KINDS; kind++) {
         for (int i = 0; i < NSX_POOL_SIZE; i++) {

@@ -30,8 +30,8 @@ struct nsx_slot {
     struct nsx_slot *next; /* in limbo */
     int pidfd;             /* in limbo */
     enum nsx_slot_kind kind;
-    int memfd;      /* NSX_SLOT_MEMFD: of the plan */
-    uint64_t inode; /* its, to see whether the number is still ours */
+    int memfd;        /* NSX_SLOT_MEMFD: of the plan */
+    uint64_t file_id; /* its, to see whether the number is still ours */
 };
 
 struct nsx_orphan;
@@ -40,7 +40,10 @@ struct nsx_pool {
     struct nsx_slot *free[NSX_KEPT_KINDS][NSX_POOL_SIZE]; /* taken and put by atomic exchange */
     struct nsx_slot *limbo;                               /* children that SIGKILL has not moved */
     struct nsx_orphan *orphans;                           /* children that nobody will wait for */
-    pid_t owner; /* a fork's copy of the pool is not for use */
+    /* A fork's copy of the pool is not for use. */
+    uint32_t *mark;   /* in a page that the kernel wipes in a fork; NULL: none to be had */
+    pid_t pid;        /* without a mark; pids are the same again in another pid namespace */
+    uint32_t process; /* changes with each fork on the way here */
 };
 
 /* The plan of a slot.  Moves when nsx_slot_append() has to grow the slot. */
@@ -48,6 +51,9 @@ static inline struct nsx_plan *nsx_slot_plan(struct nsx_slot *slot)
 {
     return slot->plan;
 }
+
+/* A number for the calling process, which none of those has that it was forked from. */
+uint32_t nsx_pool_process(struct nsx_pool *pool);
 
 /* A slot whose plan is zeroed and taken; NULL: none to be had, errno says why. */
 struct nsx_slot *nsx_slot_get(struct nsx_pool *pool, enum nsx_slot_kind kind);

@@ -231,6 +231,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
         plan->egid = (uint32_t)getegid();
     }
     plan->size = (uint32_t)spawn->slot->used;
+    plan->page_size = (uint32_t)sysconf(_SC_PAGESIZE);
     plan->plan_fd = spawn->slot->memfd;
     if (spawn->slot->kind != NSX_SLOT_INLINE || spawn->returns_early)
         plan->flags |= spawn->slot->kind == NSX_SLOT_MEMFD ? NSX_IN_HELPER : NSX_ANNOUNCE;
@@ -242,7 +243,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
         plan->core[1] = core.rlim_max;
     }
     spawn->pidfd = spawn->parent_pidfd = -1;
-    spawn->owner = getpid();
+    spawn->owner = nsx_pool_process(spawn->pool);
     const struct nsx_step *gate = find(plan, NSX_OP_gate);
     spawn->nsteps = blob_of(plan)->nsteps;
     spawn->has_init = has_init(plan);

@@ -37,8 +37,8 @@ struct nsx_spawn {
     int busy;          /* for the caller to note that it has left a BUSY one alone */
     int returns_early; /* the caller may go on while it is BUSY */
     int resumed;
-    int lent;    /* the pidfd was handed out: who has it closes it */
-    pid_t owner; /* the process whose child it is; a fork has a copy of this */
+    int lent;       /* the pidfd was handed out: who has it closes it */
+    uint32_t owner; /* nsx_pool_process() of whose child it is; a fork has a copy of this */
     /* Of the plan, noted before the clone: from then on its page is the child's to
      * write, and an init's program may be root over the init. */
     uint32_t nsteps;

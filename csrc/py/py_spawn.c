@@ -64,7 +64,7 @@ static void destroy_child(PyObject *capsule)
 {
     struct nsx_spawn *spawn = PyCapsule_GetPointer(capsule, CHILD);
     PyObject *module = PyCapsule_GetContext(capsule);
-    if (spawn && spawn->slot && spawn->busy && spawn->owner == getpid())
+    if (spawn && spawn->slot && spawn->busy && spawn->owner == nsx_pool_process(spawn->pool))
         abort_spawn(spawn, NULL);
     else if (spawn && spawn->slot)
         nsx_parent_forget(spawn);
