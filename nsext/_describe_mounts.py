@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # Which part of a step failed (csrc/helper/fs.h); {0} is what describe_mount() says of it.
 _PROPAGATION = {MS_PRIVATE: "private", MS_SLAVE: "slave", MS_SHARED: "shared"}
 _FS_PARTS = {
+    1: "{0}: the mount point",
     2: "{0}: the mount point",
     6: "{0}: open_tree",
     9: "{0}: write",
@@ -35,7 +36,7 @@ def _on(target: bytes) -> str:
     return f"on {os.fsdecode(target)}" if target else "as the root"
 
 
-def _source_name(steps: tuple[Step, ...], number: int) -> str:
+def source_name(steps: tuple[Step, ...], number: int) -> str:
     """The path of a source, or what else is known of it."""
     sources = [step for step in steps if step[0] == "source"]
     if number >= len(sources):
@@ -56,9 +57,9 @@ def describe_mount(step: Step, steps: tuple[Step, ...]) -> str | None:
         case "fs_ids", (uid, gid):
             return f"make files as {uid}:{gid} where the own ids are not mapped"
         case "idmap", (number, _):
-            return f"map the ids of {_source_name(steps, number)}"
+            return f"map the ids of {source_name(steps, number)}"
         case "bind", (number, given, _, moved, flags, target):
-            words = [f"bind {_source_name(steps, number)} {_on(target)}"]
+            words = [f"bind {source_name(steps, number)} {_on(target)}"]
             words += ["with what is below"] if flags & 1 else []
             words += [_flag_names(given)] if given else []
             words += [_PROPAGATION[moved]] if moved else []
@@ -68,8 +69,8 @@ def describe_mount(step: Step, steps: tuple[Step, ...]) -> str | None:
             words += [os.fsdecode(option) for option in options.split(b"\0") if option]
             return ", ".join(words + ([_flag_names(flags)] if flags & 15 else []))
         case "overlay", (number, count, flags, _, target):
-            lower = [_source_name(steps, number + i) for i in range(count)]
-            upper = _source_name(steps, number + count) if flags & 8 else "memory"
+            lower = [source_name(steps, number + i) for i in range(count)]
+            upper = source_name(steps, number + count) if flags & 8 else "memory"
             return f"overlay {':'.join(lower)} {_on(target)}, changes to {upper}"
         case "change", (target, given, taken, moved, flags):
             words = [f"make {os.fsdecode(target)} {'recursively ' if flags & 1 else ''}".rstrip()]
@@ -115,4 +116,7 @@ def describe_mount_failure(step: Step, aux: int, steps: tuple[Step, ...]) -> str
     if step[0] == "pivot":
         return _PIVOT_PARTS.get(aux) or _PLAIN["pivot"]
     words = describe_mount(step, steps) or step[0]
+    if aux in (1, 2) and step[0] in ("source", "make_dir", "make_file", "make_link"):
+        part = "{0}" if step[0] == "source" else "{0}: the directory that it lies in"
+        return part.format(words.partition(",")[0])
     return _FS_PARTS.get(aux, "{0}").format(words.partition(",")[0])

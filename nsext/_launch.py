@@ -319,7 +319,7 @@ def fail(
         if not filename:
             hint = "the caller's working directory has no path, since it was removed: say cwd="
     elif has_mounts(spec) and name in MOUNT_STEPS:
-        hint = mount_hint(step, number, aux, spec, os.fsdecode(text))
+        hint = mount_hint(step, number, aux, spec, os.fsdecode(text), steps)
         hint = hint or step_hint(name, number, int(spec.new))  # type: ignore[arg-type]
     else:
         hint = step_hint(name, number, int(spec.new))  # type: ignore[arg-type]

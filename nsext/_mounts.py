@@ -485,17 +485,32 @@ def target_of(spec: MountSpec) -> str | None:
 
 
 # What the kernel allows in a user namespace only with another new namespace beside it.
-_BESIDE: tuple[tuple[type[MountSpec], str], ...] = (
-    (Proc, "pid"),
-    (Sysfs, "net"),
-    (Mqueue, "ipc"),
-    (Cgroup2, "cgroup"),
+_BESIDE = {"proc": "pid", "sysfs": "net", "mqueue": "ipc", "cgroup": "cgroup", "cgroup2": "cgroup"}
+
+# What it never does (to Linux 6.18): the rest it is asked.
+_NOT_IN_USER = frozenset(
+    "btrfs cifs configfs debugfs devtmpfs efivarfs erofs exfat ext2 ext3 ext4 f2fs hugetlbfs "
+    "iso9660 nfs nfs4 pstore securityfs squashfs tracefs udf vfat xfs".split()
 )
 
 
-def missing_kind(spec: MountSpec) -> str | None:
-    """The kind of namespace that must be new, too, where *spec* is mounted in a new user one."""
-    return next((kind for cls, kind in _BESIDE if isinstance(spec, cls)), None)
+def refusal_in_user(spec: MountSpec, new_kinds: Iterable[str]) -> str | None:
+    """Why the kernel refuses *spec* in a new user namespace with these beside it."""
+    if isinstance(spec, Bind) and spec.idmap is not None:
+        return (
+            "idmap needs CAP_SYS_ADMIN in the user namespace that the file system belongs to, "
+            "and nobody has it there from a new one: leave 'user' out of new="
+        )
+    if isinstance(spec, Mount):
+        fstype = spec.fstype
+    else:
+        fstype = type(spec).__name__.lower()
+    if fstype in _NOT_IN_USER:
+        return f"the kernel lets no user namespace mount {fstype}: mount it outside, and Bind() it"
+    kind = _BESIDE.get(fstype)
+    if kind is not None and kind not in new_kinds:
+        return f"in a new user namespace it needs a new {kind} namespace: add {kind!r} to new="
+    return None
 
 
 def descriptors(spec: MountSpec) -> tuple[Any, ...]:

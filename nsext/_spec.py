@@ -293,7 +293,7 @@ def _check_privileges(spec: Spec) -> None:
 
 def _check_mounts(spec: Spec) -> None:
     """Refuse what is known to fail, or to be seen outside."""
-    from ._mounts import Proc, missing_kind
+    from ._mounts import MountSpec, Proc, refusal_in_user
 
     new = int(spec.new)  # type: ignore[arg-type]
     if spec.propagation == "unchanged":
@@ -302,13 +302,14 @@ def _check_mounts(spec: Spec) -> None:
         )
     if not new & _flags.NEWUSER:
         return
-    for item in (*spec.mounts, *((Proc(),) if spec.proc else ())):
-        kind = missing_kind(item)
-        if kind is not None and not new & _flags.BY_KIND[kind]:
-            raise ValueError(
-                f"{item!r} in a new user namespace needs a new {kind} namespace: "
-                f"add {kind!r} to new="
-            )
+    kinds = [kind for kind, flag in _flags.BY_KIND.items() if new & flag]
+    items = [*spec.mounts, *((Proc(),) if spec.proc else ())]
+    if isinstance(spec.root, MountSpec):
+        items.append(spec.root)
+    for item in items:
+        reason = refusal_in_user(item, kinds)
+        if reason is not None:
+            raise ValueError(f"{item!r}: {reason}")
 
 
 def has_names(spec: Spec) -> bool:

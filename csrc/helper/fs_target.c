@@ -83,8 +83,14 @@ NSX_CHILD_CODE static long walk_down(struct nsx_child *child, const char *path, 
     size_t end = 0;
     if (size >= sizeof prefix)
         return -ENAMETOOLONG_;
+    for (size_t i = 0; i < size; i++)
+        prefix[i] = path[i];
+    prefix[size] = 0;
     child->aux = PART_TARGET;
-    long fd = nsx_resolve(child->root_fd, "/", NSX_O_PATH);
+    long fd = nsx_resolve(child->root_fd, prefix, NSX_O_PATH | NSX_O_DIRECTORY);
+    if (fd != -ENOENT_) /* as a rule it is there, and only what is to lie in it is missing */
+        return fd;
+    fd = nsx_resolve(child->root_fd, "/", NSX_O_PATH);
     while (fd >= 0 && end < size) {
         const size_t next = component_end(path, end);
         if (next > size || next == end)
@@ -149,12 +155,10 @@ NSX_CHILD_CODE long fs_target(struct nsx_child *child, const char *path, int dir
     }
     if (fd != -ENOENT_)
         return fd;
-    if (directory)
-        return walk_down(child, path, child_strlen(path));
     long parent = fs_parent(child, path, name);
     if (parent < 0)
         return parent;
-    fd = make_file(child, parent, name);
+    fd = directory ? make_directory(child, parent, name) : make_file(child, parent, name);
     sys_close(parent);
     return fd;
 }

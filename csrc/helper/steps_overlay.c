@@ -178,6 +178,14 @@ NSX_CHILD_CODE static long mount_overlay(struct nsx_child *child, const char *da
                       NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_NOFOLLOW | NSX_O_CLOEXEC);
 }
 
+/* Where the caller may not write to upper or work the kernel makes it read-only. */
+NSX_CHILD_CODE static long check_writable(long mount)
+{
+    uint64_t status[16];
+    const long error = sys_fstatfs(mount, status);
+    return error < 0 ? error : status[10] & NSX_MS_RDONLY ? -EROFS_ : 0;
+}
+
 /* The overlay, in its place.  upper: what end_scratch() is to end in any case. */
 NSX_CHILD_CODE static long build(struct nsx_child *child, const struct nsx_step *step,
                                  const struct layers *layers, long target, struct upper *upper)
@@ -205,7 +213,9 @@ NSX_CHILD_CODE static long build(struct nsx_child *child, const struct nsx_step 
     const long mount = mount_overlay(child, data.data, upper);
     if (mount < 0)
         return mount;
-    error = sys_statx(mount, "", NSX_AT_EMPTY_PATH, &status);
+    error = check_writable(mount);
+    if (error >= 0)
+        error = sys_statx(mount, "", NSX_AT_EMPTY_PATH, &status);
     if (error >= 0) {
         *result = fs_device(&status);
         error = bind_all_below(child, layers, mount);
