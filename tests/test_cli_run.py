@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helping import children_of, gone, state_of, wait_for
-from support import DEADLINE, ns_id, status
+from support import DEADLINE, as_user, ns_id, status
 
 import nsext
 
@@ -401,6 +401,29 @@ def test_a_reader_that_leaves_ends_it_quietly():
     finally:
         os.close(writer)
     assert done.returncode == -signal.SIGPIPE and done.stderr == b""
+
+
+def test_untrusted():
+    done = nsext_run(
+        "--untrusted", "--hostname", "safe", "sh", "-c",
+        "uname -n; grep -h NoNewPrivs /proc/self/status; ls /proc | grep -c '^[0-9]'; ls /root /home",
+    )  # fmt: skip
+    name, privileges, processes = done.stdout.splitlines()[:3]
+    assert (name, privileges.split()[1]) == ("safe", "1") and int(processes) <= 5
+
+
+def test_as_an_ordinary_user():
+    as_user("""
+    def nsext_run(*words):
+        command = [sys.executable, "-m", "nsext", "run", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=50)
+    done = nsext_run("--new", "user,pid,uts,mnt", "--hostname", "x", "sh", "-c", "id -u; uname -n; echo $$")
+    assert done.stdout == "0\\nx\\n1\\n", done
+    done = nsext_run("--new", "uts", "--hostname", "x", "true")
+    assert done.returncode == 125 and "hint" in done.stderr, done
+    done = nsext_run("--new", "user,pid", "--pty", "tty")
+    assert done.stdout.startswith("/dev/pts/"), done
+    """)
 
 
 # ---- enter

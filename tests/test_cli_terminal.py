@@ -275,6 +275,19 @@ def stty(shell):
 
 
 @with_pty
+def test_a_terminal_that_is_gone_ends_it(shell, options):
+    """Also where the shell cannot say so."""
+    shell.sendline(f"{NSEXT} run {options} sleep 1000")
+    program = shell.find("sleep")
+    (nsext,) = children_of(shell.pid)
+    wait_for(lambda: "-icanon" in stty(shell), "the terminal is raw")
+    os.kill(shell.pid, signal.SIGKILL)
+    shell.close(force=True)
+    gone(program)
+    gone(nsext)
+
+
+@with_pty
 def test_no_process_is_left(shell, options):
     for end in ("exit", "kill -9 $PPID"):
         if "pid" in options and "PPID" in end:

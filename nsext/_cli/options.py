@@ -299,6 +299,7 @@ FIELD_OPTIONS: tuple[Option, ...] = (
 )
 
 RUN_OPTIONS: tuple[Option, ...] = (
+    Option("--untrusted", "all that Sandbox.untrusted() has; options replace its fields"),
     Option("--pty", "on a terminal of its own"),
     Option("--setenv", "add to the environment", "NAME=VALUE", _variables),
     Option("--pass-fds", "pass on 0, 1, 2 and these descriptors only", "FDS", _descriptors),

@@ -46,6 +46,10 @@ def describe(given: dict[Option, Any], target: str | None) -> Spec:
         from .target import joins
 
         fields["join"] = joins(target, options.get("--only"))
+    if options.get("--untrusted"):
+        from .._sandbox import Sandbox
+
+        return Sandbox.untrusted(**fields)
     return Spec(**fields)
 
 
