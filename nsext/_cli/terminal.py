@@ -149,7 +149,7 @@ def _window_size() -> tuple[int, int] | None:
 class Relay:
     """Copies between the two, and acts on signals, until the program ends."""
 
-    def __init__(self, process: Popen[bytes], spec: Spec, terminal: CallersTerminal) -> None:
+    def __init__(self, process: Popen, spec: Spec, terminal: CallersTerminal) -> None:
         assert process.pty is not None
         self.process = process
         self.terminal = terminal
@@ -408,7 +408,7 @@ class Relay:
             self.turn(left)
 
 
-class _Popen(Popen):  # type: ignore[type-arg]
+class _Popen(Popen):
     """Paused for its terminal's sake: nobody wants its namespaces and its root."""
 
     _keeps_root = False
