@@ -251,7 +251,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     def _program_code(self, code: int) -> int:
         """An init has ended with *code*: what its program ended with is in its record."""
         handle, self._handle = self._handle, None
-        self._inner_pid, status = _native.report(handle)
+        self._inner_pid, status = _native.report(handle, True)
         if status is not None and code >= 0:
             code = os.waitstatus_to_exitcode(status)
         tty, self._tty = self._tty, -1
@@ -616,7 +616,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     def inner_pid(self) -> int:
         """The program's process id as it sees itself, in its own pid namespace."""
         if self._handle is not None:
-            inner: int = _native.report(self._handle)[0]
+            inner: int = _native.report(self._handle, False)[0]
             if inner:
                 self._inner_pid = inner
         if self._inner_pid:

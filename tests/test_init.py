@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helping import children_of, ended, gone, is_gone, state_of, wait_for
+from helping import children_of, ended, gone, is_gone, kept_fds, state_of, wait_for
 from support import DEADLINE, as_user, open_fds, python, running, script, stat_field, status
 
 import nsext
@@ -109,7 +109,8 @@ def test_it_is_not_dumpable() -> None:
     """The files in its /proc are root's, though it is an ordinary user's."""
     code = """
     with running(init=True) as p:
-        while status(p.pid)["State"][0] != "S":
+        # Until its exec the program has the init's memory, which is not dumpable.
+        while status(p.pid)["State"][0] != "S" or status(p.program_pid)["Name"] == "nsext-helper":
             os.sched_yield()
         owners = [os.stat(f"/proc/{pid}/environ").st_uid for pid in (p.pid, p.program_pid)]
         assert owners == [0, os.getuid()], owners
@@ -152,7 +153,7 @@ def test_the_core_flag(place: dict[str, Any], root: None, tmp_path: Path) -> Non
         wanted = os.waitpid(process.pid, 0)[1]
     with nsext.Popen(args, **keywords, **place) as process:
         assert ended(process.fileno())
-        assert _native.report(process._handle)[1] == wanted
+        assert _native.report(process._handle, False)[1] == wanted
     assert process.returncode == -signal.SIGABRT
 
 
@@ -440,3 +441,55 @@ def test_the_suite_of_init_needs_no_terminal() -> None:
     args = [sys.executable, "-c", "pass"]
     done = nsext.run(args, stdin=subprocess.DEVNULL, init=True, process_group=0)
     assert done.returncode == 0
+
+
+# ---- the plan, which an init maps to its end -------------------------------------------------
+
+
+def _plans() -> set[int]:
+    """The inodes of the plans that are kept for other spawns."""
+    return {os.fstat(fd).st_ino for fd, what in kept_fds().items() if "nsext-plan" in what}
+
+
+UNTRUSTED: dict[str, dict[str, Any]] = {
+    "root over its init": {"new": "user pid"},
+    "no PID 1": {},
+    "other ids": {"new": "pid", "user": 65534},
+    "confined": {"new": "pid", "no_new_privs": True},
+    "no capabilities": {"new": "pid", "capabilities": ()},
+}
+
+
+@pytest.mark.parametrize("start", [nsext.spawn, nsext.Popen])
+def test_a_plan_goes_on_where_its_program_was_as_privileged_as_we(start: Any, root: None) -> None:
+    assert start(["true"], new="pid", init=True).wait() == 0
+    plans = _plans()
+    assert plans
+    for end in ("exit 3", "kill -9 $$"):
+        start(["sh", "-c", end], new="pid", init=True).wait()
+        assert _plans() == plans
+
+
+@pytest.mark.parametrize("start", [nsext.spawn, nsext.Popen])
+@pytest.mark.parametrize("fields", UNTRUSTED.values(), ids=UNTRUSTED)
+def test_a_plan_is_given_up_where_it_was_not(
+    fields: dict[str, Any], start: Any, root: None
+) -> None:
+    """What it may hold of the memory must not be the next one's."""
+    assert start(["true"], kill_on_parent_exit=True).wait() == 0  # there is one, at least
+    plans = _plans()
+    assert start(["true"], init=True, **fields).wait() == 0
+    assert len(plans - _plans()) == 1 and _plans() < plans
+
+
+def test_a_plan_is_given_up_where_nobody_has_waited(root: None) -> None:
+    process = nsext.Popen(["sleep", "60"], new="pid", init=True)
+    pidfd = os.dup(process.fileno())
+    plans = _plans()
+    process.returncode = 0  # as somebody who waits by pid has it
+    del process
+    assert len(plans - _plans()) == 1
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    assert ended(pidfd)
+    os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    os.close(pidfd)

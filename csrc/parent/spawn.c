@@ -79,6 +79,42 @@ static int may_share_fds(const struct nsx_spawn *spawn)
     return 0;
 }
 
+/* Is what this init maps of the plan of no use to its program?  So it is where the
+ * program has our own user namespace, ids and privileges, and nothing confines it;
+ * and where all that it has started ends with the init, a PID 1. */
+static int is_trusted(struct nsx_plan *plan)
+{
+    const struct nsx_blob *blob = blob_of(plan);
+    const uint32_t kinds = blob->new_flags & (NSX_CLONE_NEWPID | NSX_CLONE_NEWUSER);
+    if (kinds != NSX_CLONE_NEWPID || plan->njoins)
+        return 0;
+    for (uint32_t i = 0; i < blob->nsteps; i++) {
+        switch (blob->step[i].op) {
+        case NSX_OP_helper:
+        case NSX_OP_hostname:
+        case NSX_OP_domainname:
+        case NSX_OP_loopback:
+        case NSX_OP_propagation:
+        case NSX_OP_mount_proc:
+        case NSX_OP_init:
+        case NSX_OP_fds:
+        case NSX_OP_setsid:
+        case NSX_OP_setpgid:
+        case NSX_OP_rlimit:
+        case NSX_OP_affinity:
+        case NSX_OP_nice:
+        case NSX_OP_chdir:
+        case NSX_OP_umask:
+        case NSX_OP_default_signals:
+        case NSX_OP_exec:
+            break;
+        default:
+            return 0;
+        }
+    }
+    return 1;
+}
+
 static void close_own(struct nsx_spawn *spawn)
 {
     if (spawn->parent_pidfd >= 0)
@@ -247,6 +283,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     const struct nsx_step *gate = find(plan, NSX_OP_gate);
     spawn->nsteps = blob_of(plan)->nsteps;
     spawn->has_init = has_init(plan);
+    spawn->trusted = spawn->has_init && is_trusted(plan);
     spawn->has_relay = find(plan, NSX_OP_relay) != NULL;
     spawn->gate = gate ? (int)(gate - blob_of(plan)->step) : -1;
     nsx_pool_sweep(spawn->pool);
@@ -477,7 +514,10 @@ void nsx_parent_report(struct nsx_spawn *spawn, struct nsx_report *report)
 void nsx_parent_forget(struct nsx_spawn *spawn)
 {
     close_own(spawn);
-    nsx_slot_strip(spawn->pool, spawn->slot);
+    if (spawn->over && spawn->trusted && spawn->owner == nsx_pool_process(spawn->pool))
+        nsx_slot_put(spawn->pool, spawn->slot);
+    else
+        nsx_slot_strip(spawn->pool, spawn->slot);
     spawn->slot = NULL;
 }
 

@@ -43,6 +43,8 @@ struct nsx_spawn {
      * write, and an init's program may be root over the init. */
     uint32_t nsteps;
     int has_init, has_relay;
+    int trusted; /* the init's program gains nothing by the plan */
+    int over;    /* for the caller to note that it has reaped the init */
     int gate;    /* index of the step; -1: none */
     int relayed; /* pid and pidfd are the second clone's */
     struct nsx_failure failure;

@@ -90,7 +90,7 @@ static PyMethodDef methods[] = {
      "finish(child, timeout, patience, owner) -> as spawn()"},
     {"abort", FAST(native_abort), METH_FASTCALL, "abort(child): kill and reap it"},
     {"report", FAST(native_report), METH_FASTCALL,
-     "report(child) -> (inner_pid, wait status or None)"},
+     "report(child, over) -> (inner_pid, wait status or None)\n\nover: it has been reaped."},
     {"resume", FAST(native_resume), METH_FASTCALL,
      "resume(child, timeout, patience, owner) -> as spawn()"},
     {"clone", FAST(native_clone), METH_FASTCALL,

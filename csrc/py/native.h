@@ -26,6 +26,7 @@ int native_int(PyObject *number);
 /* What the init behind a capsule of spawn()'s says; -1 with an exception set. */
 struct nsx_report;
 int native_child_report(PyObject *capsule, struct nsx_report *report);
+void native_child_over(PyObject *capsule); /* that init has been reaped */
 
 /* Is it a capsule of child()'s?  Such an owner then holds the child; init: Stolen,
  * a capsule of spawn()'s or NULL. */

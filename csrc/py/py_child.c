@@ -95,6 +95,8 @@ static int code_of(struct held *held, const struct nsx_end *end)
 {
     const int code = end->exited ? end->status : -end->status;
     struct nsx_report report = {0};
+    if (held->init)
+        native_child_over(held->init);
     if (!held->init || code < 0 || native_child_report(held->init, &report) < 0 || !report.ended)
         return code;
     return WIFSIGNALED(report.status) ? -WTERMSIG(report.status) : WEXITSTATUS(report.status);

@@ -289,15 +289,23 @@ int native_child_report(PyObject *capsule, struct nsx_report *report)
     return 0;
 }
 
+void native_child_over(PyObject *capsule)
+{
+    struct nsx_spawn *kept = PyCapsule_GetPointer(capsule, CHILD);
+    kept->over = 1;
+}
+
 /* (inner_pid, wait status or None) */
 PyObject *native_report(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct nsx_report report = {0};
     (void)module;
-    if (count != 1)
-        return PyErr_Format(PyExc_TypeError, "report() takes 1 argument");
+    if (count != 2)
+        return PyErr_Format(PyExc_TypeError, "report() takes 2 arguments");
     if (native_child_report(args[0], &report) < 0)
         return NULL;
+    if (args[1] == Py_True)
+        native_child_over(args[0]);
     if (!report.ended)
         return Py_BuildValue("(iO)", report.inner_pid, Py_None);
     return Py_BuildValue("(ii)", report.inner_pid, report.status);
