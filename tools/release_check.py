@@ -26,7 +26,6 @@ CHECKS = (
     ("wheels", ["wheels"], "all wheels, twice, the same bytes"),
     ("pytest-all", ["pytest-all"], "every CPython here, with the wheels"),
     ("vmtest", ["vmtest"], "Debian's kernels in qemu"),
-    ("containertest", ["containertest"], "podman's containers"),
     ("sanitize", ["sanitize"], "AddressSanitizer, UBSan"),
     ("fuzz", ["fuzz", "FUZZ_SECONDS=120"], "hostile plans, any keywords"),
     ("soak", ["soak", "SOAK_ARGS=--seconds 600"], "mixed spawns for ten minutes"),
