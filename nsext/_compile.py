@@ -316,6 +316,8 @@ def compile(
             steps.append(("join",))
     steps += _namespace_steps(spec, new, body)
     steps += keyring_steps(spec, new)
+    if paused and joined & _flags.NEWUSER:
+        steps.append(("show",))  # an ordinary user may not look into it from outside
     if terminal is not None and terminal[1] is not None:
         steps.append(("pty", terminal[0], *terminal[1]))
     if init or terminal is not None:

@@ -7,7 +7,7 @@ import struct
 
 from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE
 from ._describe_mounts import MOUNT_TARGETS, describe_mount, describe_mount_failure
-from ._flags import kind_names
+from ._flags import BY_KIND, kind_names
 from ._privilege_words import describe_privilege, describe_privilege_failure
 from ._scheduling import ionice_words, scheduler_words
 from ._values import INFINITY, rlimit_name
@@ -30,6 +30,7 @@ _PLAIN = {
     "join": "join namespaces",
     "cgroup": "enter the control group",
     "join_as_root": "become root of the joined user namespace",
+    "show": "show the namespaces to the parent",
     "setsid": "setsid",
     "ctty": "take the terminal: TIOCSCTTY",
     "foreground": "give the program the terminal: TIOCSPGRP",
@@ -58,6 +59,8 @@ _PARTS = {
     ("relay", 1): "open cgroup.procs of the control group",
     ("relay", 2): "enter the control group by cgroup.procs",
     ("enter_time", 1): "open /proc/self/ns/time_for_children",
+    **{("show", part): f"open /proc/self/ns/{kind}" for part, kind in enumerate(BY_KIND, 1)},
+    ("show", len(BY_KIND) + 1): "open the root",
 }
 
 # The file that a step is about.

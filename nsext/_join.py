@@ -160,6 +160,11 @@ class Opened:
         """Kinds that are joined."""
         return sum(kinds for _, kinds in self.pairs)
 
+    def keep(self, fd: int) -> int:
+        """Take over a descriptor, to be closed with the others; return it."""
+        self._own.append(fd)
+        return fd
+
     def close(self) -> None:
         """Close what was opened here."""
         while self._own:

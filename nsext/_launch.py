@@ -230,6 +230,11 @@ def launch(
         if opened is not None:
             check_names(spec, int(opened.kinds))
             plan = plan_of(spec, restore_signals, None, paused, int(opened.kinds), exact, terminal)
+            if paused and opened.kinds & _flags.NEWUSER:
+                from ._shown import Shown
+
+                owner._shown = Shown()
+                joins = (*joins, (opened.keep(owner._shown.childs_end()), 0))
         failure = _native.spawn(
             plan.blob,
             args,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import io
 
     from ._pty import Pty
+    from ._shown import Shown
 
 _NO_FDS: Mapping[int, Any] = {}
 _INHERITED = (-1,) * 6
@@ -90,6 +91,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _pidfd = -1
     _paused = False
     _passed = False  # the checkpoint
+    _shown: Shown | None = None  # until the program starts
     _handle: Any = None
     _inner_pid = 0
     _namespaces: Namespaces | None = None
@@ -226,6 +228,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._discard()
             if self._pty is not None:
                 self._pty.close()
+            if self._shown is not None:
+                self._shown.close()
             raise
 
     def _reap(
@@ -421,7 +425,9 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self.returncode = -signal.SIGKILL
         if self._group is not None:
             self._group.discard()
-        for held in (self.stdin, self.stdout, self.stderr, self._namespaces, self._root):
+        held: Any
+        streams = self.stdin, self.stdout, self.stderr
+        for held in (*streams, self._namespaces, self._root, self._shown):
             if held is not None:
                 held.close()
 
@@ -434,6 +440,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         return self.returncode
 
     def _open_namespaces(self) -> Namespaces:
+        if self._shown is not None:
+            return self._shown.namespaces(int(self._hold))
         try:
             return namespaces(self, self._hold or None)
         except PermissionError as error:
@@ -444,7 +452,6 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 stage="setup",
                 step=f"open {error.filename}",
                 path=error.filename,
-                hint="an ordinary user may not look into a child that has joined a user namespace",
             ) from None
 
     def _holds_root(self) -> bool:
@@ -452,6 +459,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         return kept or bool(self._hold & _flags.NEWNS)
 
     def _open_root(self) -> Root:
+        if self._shown is not None:
+            return self._shown.root()
         try:
             return Root._of(self.pid, Namespace.of(self, "mnt"))
         except OSError as error:
@@ -467,6 +476,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         """The child is set up, and waits: hold what shall be held."""
         self._paused = True
         try:
+            if self._shown is not None:
+                self._shown.receive()
             if self._pause or self._hold:
                 self._namespaces = self._open_namespaces()
             if self._holds_root():
@@ -486,6 +497,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 self._namespaces.close()
             if self._root is not None:
                 self._root.close()
+            if self._shown is not None:
+                self._shown.close()
             if ended:  # somebody has killed it
                 from ._describe import describe
 
@@ -536,6 +549,9 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     def _go_on(self, patience: float | None) -> None:
         """resume(); where it takes longer than *patience*, _pidfd is -1 until _finish()."""
         self._paused = False
+        if self._shown is not None:
+            self._shown.close()
+            self._shown = None
         handle, self._handle = self._handle, None
         try:
             failure = _native.resume(handle, self._spawn_timeout, patience, self)

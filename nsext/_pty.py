@@ -26,7 +26,7 @@ _CHUNK = 1 << 15
 _CTRL_D = b"\x04"
 
 
-def _above_stdio(fd: int) -> int:
+def above_stdio(fd: int) -> int:
     """The same file at a descriptor above 2: where those are closed, they are the program's."""
     if fd > 2:
         return fd
@@ -79,13 +79,13 @@ class Pty:
         self.terminal: Terminal = (0, self._inside)
         if self._inside:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._socket, self._child = ours, _above_stdio(theirs.detach())
+            self._socket, self._child = ours, above_stdio(theirs.detach())
         else:
             self._open()
 
     def _open(self) -> None:
         try:
-            master = _above_stdio(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+            master = above_stdio(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
         except OSError as error:
             raise _failed("open /dev/ptmx", error) from None
         self._master = io.FileIO(master, "r+")
@@ -93,7 +93,7 @@ class Pty:
             fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
             fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", *self._size, 0, 0))
             flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
-            self._child = _above_stdio(fcntl.ioctl(master, TIOCGPTPEER, flags))
+            self._child = above_stdio(fcntl.ioctl(master, TIOCGPTPEER, flags))
         except OSError as error:
             self.close()
             raise _failed("open the slave of /dev/ptmx", error) from None
@@ -134,7 +134,7 @@ class Pty:
                 _, fds, _, _ = socket.recv_fds(ours, 1, 1)
             if fds:
                 os.set_inheritable(fds[0], False)
-                self._master = io.FileIO(_above_stdio(fds[0]), "r+")
+                self._master = io.FileIO(above_stdio(fds[0]), "r+")
         return self._master
 
     def close(self) -> None:

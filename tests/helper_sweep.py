@@ -22,7 +22,7 @@ from sweep import capability_calls, check_error, differences, fd_calls, step_cal
 from nsext import _native
 from nsext._compile import INIT_GROUP, INIT_PARENT, Compiled
 from nsext._describe import describe
-from nsext._flags import CloneFlags
+from nsext._flags import BY_KIND, CloneFlags
 
 RANGES = faults.CHILD_TEXT, HELPER_TEXT
 _FUTEX_WAIT = 0
@@ -95,6 +95,7 @@ def _helper_faults(shape: Shape, waits: bool) -> Iterator[Fault]:
         for child, _ in sorted(shape.pairs):
             yield fault("fcntl", child)
     ours = ["plan", *(["parent"] if waits else []), *(["group"] if shape.grouped else [])]
+    ours += ["socket"] * any(step[0] == "show" for step in shape.compiled.steps)
     for _ in (*shape.joins, *ours):
         yield fault("fcntl")
     yield fault("prctl", fails=IGNORED)
@@ -235,6 +236,12 @@ def _faults_of(step: Any, shape: Shape, waits: bool, in_helper: bool) -> Iterato
             yield Fault(0, 0, "setgroups")
         case "setgid" | "setuid" as name:
             yield Fault(0, 0, name.replace("set", "setres"))
+        case "show":
+            for part in range(1, len(BY_KIND) + 2):
+                yield Fault(0, 0, "openat", part)
+            yield Fault(0, 0, "sendmsg", len(BY_KIND) + 2)
+            for _ in range(len(BY_KIND) + 2):
+                yield Fault(0, 0, "close", fails=IGNORED)
         case "oom_score_adj":
             yield Fault(0, 0, "openat", 1)
             yield Fault(0, 0, "write", 2)

@@ -81,6 +81,7 @@ CASES: dict[str, dict[str, Any]] = {
     "inline pty": {"pty": True},
     "pty": {"pty": True, "init": True},
     "join user": {"join": "user pid net uts time", "new": "mnt cgroup", "init": True},
+    "shown": {"join": "user pid", "new": "mnt uts", "init": True, "paused": True},
     "join pid": {"join": "pid net", "kill_on_parent_exit": True, "paused": True},
     "join, new user": {"join": "net", "new": "user pid mnt time", "init": True, "paused": True},
     "cgroup": {"cgroup": True, "new": "pid cgroup user", "paused": True},

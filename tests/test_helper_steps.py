@@ -12,7 +12,7 @@ import signal
 import faults
 import pytest
 from helping import HELPER_TEXT
-from support import is_plain, ns_id, running, script, sh, status
+from support import is_plain, namespaces, ns_id, running, script, sh, status
 
 import nsext
 from nsext import _native
@@ -222,6 +222,33 @@ def test_parent_death():
 @fails("parent_death")
 def test_parent_death_fails():
     refused("prctl", 1, "parent's death", argument=1, kill_on_parent_exit=True)
+
+
+@does("show")
+def test_show():
+    """The caller has its namespaces and its root from the child itself."""
+    with running(new="user pid mnt net") as other:
+        tree = {"root": nsext.Tmpfs(), "mounts": [*nsext.hostlike(), nsext.File("/x", b"inside")]}
+        joins = {"user pid net": other}
+        with nsext.Popen(["true"], join=joins, new="uts mnt", paused=True, **tree) as child:
+            assert list(child.namespaces) == list(namespaces())
+            for kind, held in child.namespaces.items():
+                assert ns_id(kind, child.pid) == f"{kind}:[{held.id}]"
+            with child.root as kept, nsext.open_in(kept, "/x") as file:
+                assert file.read() == b"inside"
+            child.resume()
+
+
+@fails("show")
+def test_show_fails():
+    faults.need(faults.can_inject(), "no seccomp listener (CAP_SYS_ADMIN, Linux 5.5)")
+    with running(new="user net") as other, faults.Injector(HELPER_TEXT) as injector:
+        error = injector.run(
+            lambda: nsext.Popen(["true"], join=other, hold="net"),
+            lambda call: errno.EPERM if call.name == "sendmsg" else None,
+        ).error
+    assert is_plain(error) and (error.errno, error.stage) == (errno.EPERM, "setup"), error
+    assert error.step == "show the namespaces to the parent"
 
 
 @does("checkpoint")

@@ -208,6 +208,53 @@ def test_ids_that_cannot_be_had_raise_in_resume() -> None:
     """)
 
 
+def test_an_ordinary_user_in_a_joined_user_namespace() -> None:
+    """The kernel lets it not look into that child from outside: the child shows itself."""
+    as_user("""
+    import asyncio
+    def other_fds():
+        return without_kept(open_fds())
+    joins = "user pid mnt net"
+    with running(new=joins, uid_map=[(0, os.getuid(), 1)]) as other:
+        theirs = namespaces(other.pid)
+        before = other_fds()
+        def check(held, *apart):
+            for kind, namespace in held.items():
+                same = f"{kind}:[{namespace.id}]" == theirs.get(kind)
+                assert same == (kind not in apart), kind
+                namespace.close()
+        with nsext.Popen(["true"], join=other, new="uts", hostname="x", paused=True) as p:
+            try:
+                os.readlink(f"/proc/{p.pid}/ns/net")
+            except PermissionError:
+                pass  # the reason for it all
+            else:
+                raise AssertionError("it may look")
+            check(p.namespaces, "uts")
+            p.root.close()
+            p.resume()
+        p = nsext.Popen(["true"], join={"user net": other}, new="mnt", hold="net mnt", init=True)
+        p.wait()
+        check(p.namespaces, "mnt")
+        p.root.close()
+        async def main():
+            p = await nsext.create_subprocess_exec("true", join=other, hold="net")
+            await p.wait()
+            check(p.popen.namespaces)
+        asyncio.run(main())
+        for error in ("cwd='/nowhere'", "user=7"):
+            keywords = eval(f"dict({error})")
+            try:
+                with nsext.Popen(["true"], join=other, hold="net", **keywords):
+                    raise AssertionError("started")
+            except nsext.SpawnError as failed:
+                failed.__traceback__ = None
+            except FileNotFoundError:
+                pass
+        assert other_fds() == before, (before, other_fds())
+    """)
+
+
 def test_spawn_timeout_counts_for_each_part() -> None:
     """Not for the time in between, which is the caller's."""
     with paused(["true"], spawn_timeout=0.3) as process:

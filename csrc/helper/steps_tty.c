@@ -2,6 +2,7 @@
  * devpts, and the foreground for a program whose init leads the session.  See pty(7).
  */
 #include "../child/tty.h"
+#include "send.h"
 
 #define TIOCSPGRP_ 0x5410
 #define TIOCSPTLCK_ 0x40045431
@@ -9,39 +10,8 @@
 #define TIOCSWINSZ_ 0x5414
 #define O_RDWR_NOCTTY_CLOEXEC (02 | 0400 | 02000000)
 #define O_CLOEXEC_ 02000000
-#define SOL_SOCKET_ 1
-#define SCM_RIGHTS_ 1
-#define MSG_NOSIGNAL_ 0x4000
 
 enum { PART_OPEN = 1, PART_SLAVE, PART_SEND };
-
-/* struct msghdr and a control message with one descriptor, on 64-bit ABIs. */
-struct message {
-    const void *name;
-    uint64_t name_size;
-    const void *vector;
-    uint64_t vectors;
-    const void *control;
-    uint64_t control_size;
-    uint64_t flags;
-};
-
-struct descriptor {
-    uint64_t size;
-    int32_t level, type;
-    int32_t fd, padding;
-};
-
-NSX_CHILD_CODE static long send_fd(long socket, long fd)
-{
-    struct {
-        const void *data;
-        uint64_t size;
-    } byte = {"", 1};
-    const struct descriptor control = {20, SOL_SOCKET_, SCM_RIGHTS_, (int32_t)fd, 0};
-    const struct message message = {NULL, 0, &byte, 1, &control, sizeof control, 0};
-    return nsx_syscall(__NR_sendmsg, socket, NSX_P(&message), MSG_NOSIGNAL_, 0, 0, 0);
-}
 
 /* arg 0: a descriptor of the child that is to be the terminal, 1 and 2: rows and columns.
  * In the table it is a socket of the caller's; the caller gets the master through it, and
@@ -67,7 +37,8 @@ NSX_CHILD_CODE long step_pty(struct nsx_child *child, const struct nsx_step *ste
     if (slave < 0)
         return slave;
     child->aux = PART_SEND;
-    error = send_fd(socket, master);
+    const int32_t sent = (int32_t)master;
+    error = nsx_helper_send(socket, &sent, 1);
     if (error < 0)
         return error;
     error = sys_dup3(slave, socket, O_CLOEXEC_);
