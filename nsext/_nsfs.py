@@ -35,8 +35,6 @@ _PIDFD_GET_NAMESPACE = {
     }.items()
 }
 
-NSFS_MAGIC = 0x6E736673
-
 
 def nstype(fd: int) -> int | None:
     """The kind of a namespace's descriptor; None where it is none."""
