@@ -35,6 +35,7 @@ if _EVERYTHING:
     from ._errors import SpawnError, UnsupportedError
     from ._hostlike import hostlike
     from ._join import Fd
+    from ._landlock import Landlock
     from ._listing import NamespaceInfo, list_namespaces, namespace_tree
     from ._mounts import (
         Bind,
@@ -105,6 +106,7 @@ __all__ = [
     "Fd",
     "File",
     "Finding",
+    "Landlock",
     "Mask",
     "Mount",
     "MountSpec",

@@ -9,7 +9,13 @@ from __future__ import annotations
 import os
 
 from . import _flags
-from ._privileges import before_ids, capability_steps, keyring_steps, last_steps
+from ._privileges import (
+    before_ids,
+    capability_steps,
+    keyring_steps,
+    last_steps,
+    ruleset_steps,
+)
 from ._scheduling import POLICIES, ionice_number
 from ._values import rlimit_number
 
@@ -331,6 +337,7 @@ def compile(
             steps.append(("foreground", terminal[0]))
     if body != "copy":
         steps.append(("fds",))
+    steps += ruleset_steps(spec)
     if not init and terminal is None:
         steps += _session_steps(spec)
     steps += _process_steps(spec)

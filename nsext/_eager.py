@@ -27,6 +27,7 @@ from . import (
     _hints,
     _hints_mounts,
     _join,
+    _landlock,
     _nsfs,
     _seccomp,
     _timeout,

@@ -27,6 +27,8 @@ MOUNT_STEPS = frozenset(
 def file_hint(missing: str, number: int, spec: Spec, path: Any, own: bool = False) -> str | None:
     """About a program or a directory that is not there; own: the caller's working directory."""
     inside = " inside the new root" if spec.root is not None else ""
+    if number == errno.EACCES and spec.landlock is not None:
+        return "Landlock: it and its interpreter have to lie below a path of execute="
     if missing and number == errno.ENOENT:
         return f"its interpreter {missing} is missing{inside}"
     if number not in (errno.ENOENT, errno.ENOTDIR):

@@ -9,6 +9,7 @@ from ._cgroup import CgroupLike
 from ._fds import HasFileno
 from ._flags import Kinds
 from ._join import Joins
+from ._landlock import Landlock
 from ._mounts import MountSpec
 from ._spec import (
     Capabilities,
@@ -57,6 +58,8 @@ class NamespaceFields(TypedDict, total=False):
     securebits: int | None
     no_new_privs: bool | None
     seccomp: Seccomp | None
+    landlock: Landlock | Mapping[str, Any] | None
+    landlock_strict: bool
     keyring: Keyring | None
     cgroup: CgroupLike | None
     init: bool

@@ -282,9 +282,10 @@ def fail(
 ) -> NoReturn:
     """Raise what C reported as (kind, step, errno, aux, signal, text)."""
     from ._describe import describe, describe_failure, is_about_cgroup, step_path
-    from ._errors import SpawnError, make_error
+    from ._errors import SpawnError, UnsupportedError, make_error
     from ._hints import cgroup_hint, clone_hint, killed_hint, step_hint
     from ._hints_mounts import MOUNT_STEPS, file_hint, mount_hint
+    from ._privilege_words import unsupported
 
     kind, index, number, aux, signum, text = failure
     if kind == "clone":
@@ -331,6 +332,8 @@ def fail(
     if group is not None and group.handle is not None and is_about_cgroup(step):
         state["path"] = group.handle.path
         hint = cgroup_hint(number) or hint
+    if (lacking := unsupported(step, number, aux)) is not None:
+        raise UnsupportedError(number, lacking, **state)
     raise make_error(number, os.strerror(number), filename, hint=hint, **state)
 
 

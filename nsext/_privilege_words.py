@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from ._capabilities import name_of, words
+from ._landlock import path_words, port_words
 from ._privileges import CAPS_ALL, CAPS_EXACT, CAPS_SECUREBITS
 
 TYPE_CHECKING = False
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from ._privileges import Step
 
 _PLAIN = {
+    "landlock_restrict": "enforce Landlock",
     "keyring": "join a new session keyring",
     "keep_capabilities": "keep capabilities over the change of ids",
     "no_new_privs": "set no_new_privs",
@@ -44,6 +47,14 @@ def describe_privilege(step: Step) -> str | None:
     name, args = step[0], step[1:]
     if name == "capabilities":
         return _capabilities(*args)
+    match name, args:
+        case "landlock", (files, ports, _):
+            limits = " and ".join(word for word, on in (("files", files), ("ports", ports)) if on)
+            return f"make a Landlock ruleset for {limits}"
+        case "landlock_path", (path, access):
+            return f"allow {path_words(access)} below {os.fsdecode(path)} by Landlock"
+        case "landlock_port", (port, access):
+            return f"allow {port_words(access)} of port {port} by Landlock"
     if name == "seccomp":
         return f"load a seccomp filter of {len(args[0]) // 8} instructions"
     return _PLAIN.get(name)
@@ -58,6 +69,8 @@ def describe_privilege_failure(step: Step, aux: int) -> str | None:
 
 def privilege_hint(name: str, number: int) -> str | None:
     """Why such a step failed."""
+    if name == "landlock_restrict" and number == errno.EPERM:
+        return "Landlock needs no_new_privs, or CAP_SYS_ADMIN"
     if name == "seccomp":
         if number in (errno.EACCES, errno.EPERM):
             return "a filter needs no_new_privs, or CAP_SYS_ADMIN"
@@ -75,3 +88,19 @@ def privilege_hint(name: str, number: int) -> str | None:
             "dropping needs CAP_SETPCAP; with 'user' in new= it has them all"
         )
     return None
+
+
+# Linux that the Landlock ABI came with.
+_ABIS = {1: "5.13", 2: "5.19", 3: "6.2", 4: "6.7"}
+
+
+def unsupported(step: Step, number: int, aux: int) -> str | None:
+    """Why this machine cannot do *step*, where that is what failed."""
+    if step[0] != "landlock" or number != errno.EOPNOTSUPP or aux < 0:
+        return None
+    wanted = 4 if step[2] else 3
+    here = f"has Landlock ABI {aux}" if aux else "has no Landlock, or it is not enabled at boot"
+    return (
+        f"this kernel ({os.uname().release}) {here}; ABI {wanted}, of Linux {_ABIS[wanted]}, is "
+        "needed; landlock_strict=False takes what there is"
+    )

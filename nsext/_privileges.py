@@ -24,7 +24,8 @@ def wants_no_new_privs(spec: Spec, new: int) -> bool:
     """Whether the program shall gain nothing by exec; see Sandbox."""
     if spec.no_new_privs is not None:
         return spec.no_new_privs
-    return bool(new & _flags.NEWUSER or spec.capabilities is not None or spec.seccomp)
+    given = spec.capabilities is not None or spec.seccomp or spec.landlock is not None
+    return bool(new & _flags.NEWUSER or given)
 
 
 def keyring_steps(spec: Spec, new: int) -> list[Step]:
@@ -35,6 +36,15 @@ def keyring_steps(spec: Spec, new: int) -> list[Step]:
         return [("keyring", 1)]
     apart = new & _flags.NEWUSER or spec.root is not None
     return [("keyring", 0)] if apart else []
+
+
+def ruleset_steps(spec: Spec) -> list[Step]:
+    """A Landlock ruleset: as soon as descriptors are laid out, before a limit on them."""
+    if spec.landlock is None:
+        return []
+    from . import _landlock
+
+    return _landlock.ruleset_steps(spec)
 
 
 def _has_capabilities(spec: Spec) -> bool:
@@ -78,6 +88,8 @@ def last_steps(spec: Spec, new: int) -> list[Step]:
     steps: list[Step] = []
     if wants_no_new_privs(spec, new):
         steps.append(("no_new_privs",))
+    if spec.landlock is not None:
+        steps.append(("landlock_restrict",))
     for program in spec.seccomp or ():  # type: ignore[union-attr]
         steps.append(("seccomp", program))
     return steps

@@ -62,7 +62,10 @@ class Sandbox(Spec):
     ambient: capabilities to raise in the ambient set.
     securebits: as PR_SET_SECUREBITS(2const) takes them; set after the ids.
     no_new_privs: the program and its children gain nothing by exec.  None: iff user is new, or
-        capabilities or seccomp are given.  See PR_SET_NO_NEW_PRIVS(2const).
+        capabilities, landlock or seccomp are given.  See PR_SET_NO_NEW_PRIVS(2const).
+    landlock: a nsext.Landlock: the files and ports that may be reached.
+    landlock_strict: raise UnsupportedError where this kernel cannot do all of it; False: do what it
+        can.
     seccomp: BPF in bytes, what exports it (SyscallFilter of pyseccomp or libseccomp), "default" for
         seccomp_default(), or several of these, loaded in order.  They have to let through execve,
         rt_sigaction, rt_sigprocmask and each other.  See seccomp(2).

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ._flags import Kinds
     from ._join import Joins
     from ._keywords import SandboxFields
+    from ._landlock import Landlock
     from ._mounts import MountSpec
     from ._seccomp import Filter
 
@@ -77,6 +78,8 @@ class Spec(_Kept):
     securebits: int | None = None
     no_new_privs: bool | None = None
     seccomp: Seccomp | None = None
+    landlock: Landlock | Mapping[str, Any] | None = None
+    landlock_strict: bool = True
     keyring: Keyring | None = None
     cgroup: CgroupLike | None = None
     init: bool = False
@@ -145,6 +148,12 @@ def _capabilities() -> Any:
     from . import _capabilities as module  # only where it is asked for
 
     return module
+
+
+def _landlock(value: Any) -> Any:
+    from ._landlock import normal
+
+    return normal(value)
 
 
 def _filters(value: Any) -> Any:
@@ -242,6 +251,8 @@ _NORMAL: dict[str, Any] = {
     "ambient": lambda value: _capabilities().names(value, "ambient") if value != () else (),
     "securebits": _in_range("securebits", 0, 2**32 - 1),
     "no_new_privs": _truth,
+    "landlock": lambda value: _landlock(value),
+    "landlock_strict": _truth,
     "seccomp": lambda value: _filters(value),
     "keyring": _one_of("keyring", "new", "inherit"),
     "cgroup": _normal_cgroup,

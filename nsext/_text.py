@@ -86,6 +86,7 @@ _DUMP: dict[str, Any] = {
     "join": _join,
     "root": _root,
     "mounts": _mounts,
+    "landlock": lambda rules: _plain(rules._given()),
     "rlimits": _limits,
     "seccomp": _filters,
     "cgroup": _cgroup,

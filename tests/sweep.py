@@ -108,6 +108,14 @@ def step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[tu
             return [("mount", 0)]
         case "fds":
             return list(fd_calls(pairs, close_fds))
+        case "landlock":
+            return [("landlock_create_ruleset", -1), ("landlock_create_ruleset", -1)]
+        case "landlock_path":
+            return [("openat", 1), ("landlock_add_rule", 0), ("close", 0)]
+        case "landlock_port":
+            return [("landlock_add_rule", 0)]
+        case "landlock_restrict":
+            return [("landlock_restrict_self", 0), ("close", 0)]
         case "capabilities":
             return list(capability_calls(*step[1:]))
         case "default_signals":

@@ -111,6 +111,13 @@ SAMPLES = {
     "ambient": [("--ambient chown --ambient kill", ["chown", "kill"])],
     "securebits": [("--securebits 0x3", 3)],
     "no_new_privs": [("--no-new-privs", True), ("--new-privs", False)],
+    "landlock": [
+        (
+            "--landlock read=/usr --landlock read=/etc --landlock tcp-bind=",
+            {"read": ["/etc", "/usr"], "tcp_bind": ()},
+        )
+    ],
+    "landlock_strict": [("--landlock-strict", True), ("--no-landlock-strict", False)],
     "seccomp": [("--seccomp default --seccomp default", ["default", "default"])],
     "keyring": [("--keyring new", "new")],
     "cgroup": [

@@ -61,6 +61,7 @@ SANDBOXES = {
         ambient=["kill"],
         securebits=2,
         seccomp=["default", "default"],
+        landlock=nsext.Landlock(read=["/"], execute=["/usr", "/bin", "/lib"], tcp_bind=[80]),
     ),
     "attributes": nsext.Sandbox(
         ionice=("best-effort", 7), scheduler="batch", personality=0, timer_slack=1000

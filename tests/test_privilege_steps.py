@@ -11,6 +11,8 @@ from support import output, running, script, status
 from test_helper_steps import refused as refused_in_helper
 from test_steps import refused
 
+import nsext
+
 KEYCTL = {"x86_64": 250, "aarch64": 219}[platform.machine()]
 SESSION = "import ctypes, sys; print(ctypes.CDLL(None).syscall(int(sys.argv[1]), 0, -3, 0))"
 
@@ -118,3 +120,71 @@ def test_seccomp():
 @fails("seccomp")
 def test_seccomp_fails():
     refused("prctl", 1, "setup", "load a seccomp filter", argument=22, seccomp="default")
+
+
+# What Landlock does is in test_landlock.py.
+REACH = nsext.Landlock(execute=["/"], tcp_bind=[80])
+RULES = {"execute": ["/"], "tcp_bind": [80]}
+CAN_BIND = """
+import socket, sys
+for port in map(int, sys.argv[1:]):
+    try:
+        socket.socket().bind(("127.0.0.1", port))
+        print("yes")
+    except PermissionError:
+        print("no")
+"""
+
+
+def bound(*ports, **keywords):
+    """Whether a program in a network of its own can bind to these ports."""
+    command = [sys.executable, "-c", CAN_BIND, *map(str, ports)]
+    return output(command, new="user net", **keywords).split()
+
+
+@does("landlock")
+def test_landlock():
+    """Whatever has no rule is refused."""
+    assert bound(80, landlock=nsext.Landlock(tcp_bind=())) == ["no"]
+
+
+@fails("landlock")
+def test_landlock_fails():
+    refused("landlock_create_ruleset", 24, "setup", "make a Landlock ruleset", landlock=RULES)
+
+
+@does("landlock_path")
+def test_landlock_path():
+    with pytest.raises(PermissionError):
+        nsext.run(["true"], landlock=nsext.Landlock(execute=["/etc"]))
+    assert nsext.run(["true"], landlock=nsext.Landlock(execute=["/"])).returncode == 0
+
+
+@fails("landlock_path")
+def test_landlock_path_fails():
+    refused("landlock_add_rule", 12, "setup", "allow execute below /", landlock=RULES)
+
+
+@does("landlock_port")
+def test_landlock_port():
+    assert bound(80, 81, landlock=REACH) == ["yes", "no"]
+
+
+@fails("landlock_port")
+def test_landlock_port_fails():
+    rules = {"tcp_bind": [80]}
+    refused("landlock_add_rule", 12, "setup", "allow tcp_bind of port 80", landlock=rules)
+
+
+@does("landlock_restrict")
+def test_landlock_restrict():
+    """A restricted one cannot mount, whoever it is: landlock(7)."""
+    mount = ["mount", "-t", "tmpfs", "none", "/mnt"]
+    assert nsext.run(mount, new="mnt").returncode == 0
+    done = nsext.run(mount, new="mnt", landlock=REACH, capture_output=True)
+    assert done.returncode != 0
+
+
+@fails("landlock_restrict")
+def test_landlock_restrict_fails():
+    refused("landlock_restrict_self", 7, "setup", "enforce Landlock", landlock=RULES)

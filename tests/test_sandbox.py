@@ -43,6 +43,8 @@ FULL = {
     "securebits": 1,
     "no_new_privs": False,
     "keyring": "inherit",
+    "landlock": nsext.Landlock(read=["/usr"], tcp_bind=()),
+    "landlock_strict": False,
     "seccomp": ["default", bytes(8)],
     "cgroup": nsext.Cgroup(pids_max=5, name="full"),
     "join": 1,

@@ -296,7 +296,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
             return fail(spawn, (struct nsx_failure){.step = -1, .error = errno});
     }
     plan->parent_pidfd = spawn->parent_pidfd;
-    plan->proc_fd = -1;
+    plan->proc_fd = plan->landlock_fd = -1;
 
     /* All 64, also those that the C library keeps to itself: until the child
      * has default handlers, no signal may run code in it. */

@@ -169,10 +169,6 @@ PyObject *native_probe_entry(PyObject *module, PyObject *row)
                          (unsigned long long)(uintptr_t)calls);
 }
 
-#ifndef __NR_landlock_create_ruleset
-#define __NR_landlock_create_ruleset 444
-#endif
-
 PyObject *native_syscalls(void)
 {
     return Py_BuildValue("{si si si si si si si si si si}", "clone", __NR_clone, "clone3",

@@ -173,6 +173,20 @@ def _capabilities(words: Sequence[str]) -> Any:
     return "all" if names == ["all"] else names
 
 
+def _landlock(words: Sequence[str]) -> Any:
+    """Each is one path or port; "tcp-bind=" is no port at all."""
+    rules: dict[str, list[Any]] = {}
+    for word in words:
+        name, value = _pair(word, "KEY=VALUE")
+        values = rules.setdefault(name.replace("-", "_"), [])
+        if value:
+            values.append(_integer(value) if name.startswith("tcp") else value)
+    unknown = rules.keys() - {"read", "write", "execute", "tcp_bind", "tcp_connect"}
+    if unknown:
+        raise ValueError(f"unknown: {' '.join(sorted(unknown))}")
+    return rules
+
+
 def _filters(words: Sequence[str]) -> Any:
     filters: list[Any] = []
     for word in words:
@@ -291,6 +305,13 @@ FIELD_OPTIONS: tuple[Option, ...] = (
     _field("ambient", "ambient capabilities", "CAPS", _items),
     _field("securebits", "PR_SET_SECUREBITS, a number", "BITS", _number),
     _field("no_new_privs", "PR_SET_NO_NEW_PRIVS"),
+    _field(
+        "landlock",
+        "read, write, execute: a path; tcp-bind, tcp-connect: a port",
+        "KEY=VALUE",
+        _landlock,
+    ),
+    _field("landlock_strict", "all of it, or none (the default)"),
     _field("seccomp", "default, or a file with BPF; loaded in order", "default|FILE", _filters),
     _field("keyring", "the session keyring: new or inherit", "HOW", _last),
     _field("cgroup", "a group's directory; or limits of a new one", "PATH|KEY=VALUE", _cgroup),

@@ -79,6 +79,8 @@ box = nsext.Sandbox(
     securebits=0,
     no_new_privs=True,
     keyring="new",
+    landlock=nsext.Landlock(read=["/usr"], write=[Path("/tmp")], tcp_connect=(443,)),
+    landlock_strict=False,
     seccomp=[nsext.seccomp_default(), b"12345678"],
     user=1000,
     group=1000,
