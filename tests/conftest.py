@@ -1,12 +1,20 @@
 """The guard: after every test, whatever it did, the process is as it was."""
 
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import support
+
+# Who starts us in the background of a script has these ignored, and children inherit that: what
+# the tests send would not arrive.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
