@@ -264,7 +264,7 @@ def pretending(abi):
     jobs, results = queue.SimpleQueue(), queue.SimpleQueue()
 
     def work():
-        results.put(faults.install(faults.CHILD_TEXT, "landlock_create_ruleset"))
+        results.put(faults.install((*faults.CHILD_TEXT, "landlock_create_ruleset")))
         while (job := jobs.get()) is not None:
             try:
                 results.put((job(), None))
