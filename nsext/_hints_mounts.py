@@ -20,7 +20,7 @@ WRITE, SCRATCH, SUBMOUNT, PROC, ENTER, DETACH, REACH, ROOT, MOVED = range(9, 18)
 
 MOUNT_STEPS = frozenset(
     {"source", "idmap", "bind", "mount_fs", "overlay", "change", "mask"}
-    | {"make_dir", "make_file", "make_link", "pivot"}
+    | {"make_dir", "make_file", "make_link", "pivot", "fs_ids"}
 )
 
 

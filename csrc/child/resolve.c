@@ -15,7 +15,7 @@
 #define MAX_PATH 4096
 #define MAX_DEPTH 256
 #define MAX_LINKS 40
-#define MAX_RACES 100000 /* renames on the way, each of which is another try */
+#define MAX_RACES 100 /* renames on the way, each of which is another try */
 
 struct walk {
     int exclusive;       /* O_EXCL: a link at the end is not followed */
@@ -198,13 +198,14 @@ NSX_CHILD_CODE long nsx_resolve(long root, const char *path, long flags)
         path++;
     if (!*path)
         path = ".";
-    /* EAGAIN: something was renamed on the way, and ".." could have led out. */
+    /* EAGAIN: something, anywhere, was renamed on the way, and ".." could have led out.
+     * Who renames all the time must not keep us here: the slow way needs no second try. */
     for (int i = 0; i < MAX_RACES; i++) {
         const long fd = sys_openat2(root, path, &how);
         if (fd == -ENOSYS_)
-            return nsx_resolve_slowly(root, path, flags | NSX_O_CLOEXEC);
+            break;
         if (fd != -EAGAIN_)
             return fd;
     }
-    return -EAGAIN_;
+    return nsx_resolve_slowly(root, path, flags | NSX_O_CLOEXEC);
 }
