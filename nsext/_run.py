@@ -91,7 +91,8 @@ def run(
         return _run_limited(limits, popenargs, input, timeout, check, kwargs)
     with _Popen(*popenargs, **kwargs) as process:
         try:
-            if process._group is not None and process._group.own:
+            own = process._group is not None and process._group.own
+            if own and process.pty is None:
                 # What it leaves behind ends with it, and does not hold the pipes open.
                 stdout, stderr = Watch(process, NO_LIMITS, input, timeout).run()
             else:

@@ -228,6 +228,12 @@ def test_groups_that_the_program_has_made(parent):
     assert not below(parent)
 
 
+def test_with_a_terminal(parent):
+    done = nsext.run(["tty"], cgroup=Cgroup(parent=parent), pty=True, text=True, timeout=DEADLINE)
+    assert done.stdout.startswith("/dev/pts/"), done
+    assert not below(parent)
+
+
 def test_a_frozen_one(parent):
     with nsext.Popen(
         ["sh", "-c", "sleep 1000 & sleep 1000"], cgroup=Cgroup(parent=parent)

@@ -278,6 +278,11 @@ def test_wrong_limits(keywords, error):
         nsext.run(["/does/not/exist"], capture_output=True, **keywords)
 
 
+def test_limits_are_not_for_a_terminal():
+    with pytest.raises(ValueError, match="pty="):
+        run(["true"], pty=True)
+
+
 def test_limits_are_for_run():
     with pytest.raises(TypeError, match="cpu_time_limit"):
         nsext.Popen(["true"], cpu_time_limit=1)
