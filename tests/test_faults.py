@@ -201,7 +201,7 @@ def test_killed_in_the_last_call() -> None:
 def test_the_sandboxes_run_every_step() -> None:
     ran = {step[0] for sandbox in SANDBOXES.values() for step in compile(sandbox).steps}
     ran |= {step[0] for step in compile(COPIED, body="copy").steps}
-    ran |= {"join", "helper", "ctty"}  # test_helper_faults.py
+    ran |= {"join", "helper", "ctty", "cgroup"}  # test_helper_faults.py
     assert ran == set(_native.STEPS) - _native.HELPER_STEPS
 
 
