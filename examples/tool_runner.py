@@ -29,11 +29,11 @@ def run_tool(command, inputs, wanted=(), timeout=60):
         root=nsext.Tmpfs(size="16m"),
         mounts=[
             *nsext.hostlike(),
-            nsext.Tmpfs("/work", size="256m"),
-            *(nsext.File(f"/work/{name}", content) for name, content in inputs.items()),
+            nsext.Tmpfs("/job", size="256m"),
+            *(nsext.File(f"/job/{name}", content) for name, content in inputs.items()),
         ],
-        cwd="/work",
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/work", "LANG": "C.UTF-8"},
+        cwd="/job",
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/job", "LANG": "C.UTF-8"},
         capabilities=(),
         init=True,
         kill_on_parent_exit=True,
@@ -50,7 +50,7 @@ def run_tool(command, inputs, wanted=(), timeout=60):
         with process.root as root:
             for name in wanted:
                 try:
-                    with nsext.open_in(root, f"/work/{name}") as file:
+                    with nsext.open_in(root, f"/job/{name}") as file:
                         content = file.read(LIMIT + 1)
                 except OSError:
                     continue
