@@ -479,10 +479,10 @@ def check_dead(shape: Shape, fault: Fault, success: Ran) -> Check:
             return [repr(value)]
         how = "the child was killed by SIGKILL"
         tries = [check_step(shape, at, errno.ECHILD, how)(value) for at in reached]
-        if fault.killed == ORPHANED:
-            tries.append(
-                check_step(shape, fault.step, errno.ESRCH, os.strerror(errno.ESRCH))(value)
-            )
+        if fault.killed in (ORPHANED, ANYWHERE):
+            gone = [at for at in reached if shape.compiled.steps[at][0] in ("init", "init_death")]
+            text = os.strerror(errno.ESRCH)
+            tries += [check_step(shape, at, errno.ESRCH, text)(value) for at in gone]
         return min(tries, key=len)
 
     return check

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 
 #define SECOND 1000000000ll
+#define PF_EXITING 0x4u
 #define PF_FORKNOEXEC 0x40u
 
 static const struct nsx_blob *blob_of(struct nsx_plan *plan)
@@ -285,6 +286,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     spawn->has_init = has_init(plan);
     spawn->trusted = spawn->has_init && is_trusted(plan);
     spawn->has_relay = find(plan, NSX_OP_relay) != NULL;
+    spawn->has_filter = find(plan, NSX_OP_seccomp) != NULL;
     spawn->gate = gate ? (int)(gate - blob_of(plan)->step) : -1;
     nsx_pool_sweep(spawn->pool);
     if (is_gated(plan) && nsx_clone_blocks) /* nobody would be awake to open the gate */
@@ -324,10 +326,8 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     return NSX_BUSY;
 }
 
-/* Killed in its last step: before or after the program took over?  The kernel
- * clears PF_FORKNOEXEC when it does.  Where we are woken before there is a zombie
- * to ask, it is what it is with subprocess: a program that was killed. */
-static int never_executed(pid_t pid)
+/* PF_* of a process, also of one that is a zombie; 0: not to be had. */
+static unsigned int flags_of(pid_t pid)
 {
     char path[32], text[512];
     unsigned int flags = 0;
@@ -343,7 +343,22 @@ static int never_executed(pid_t pid)
     const char *after = strrchr(text, ')');
     if (!after || sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
         return 0;
-    return (flags & PF_FORKNOEXEC) != 0;
+    return flags;
+}
+
+/* An inline child has left in its last step: killed, or has the program taken over?
+ * The kernel clears PF_FORKNOEXEC when it does.  We are woken before there is a
+ * zombie to ask about, but after PF_EXITING is set.  /proc costs as much as a tenth
+ * of a spawn: so it is asked at once only where a filter may well kill at execve;
+ * without one a kill is what it is with subprocess, a program that was killed. */
+static int died_before_exec(const struct nsx_spawn *spawn)
+{
+    struct nsx_end end = {0};
+    const unsigned int both = PF_EXITING | PF_FORKNOEXEC;
+    if (spawn->has_filter && (flags_of(spawn->pid) & both) == both)
+        return 1;
+    return nsx_parent_wait(spawn->pidfd, 0, 0, &end, NULL) == 1 && !end.exited &&
+           end.status_known && (flags_of(spawn->pid) & PF_FORKNOEXEC) != 0;
 }
 
 /* The helper has handed over to a second clone, our child as well, which waits
@@ -421,9 +436,7 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
         struct nsx_end end = {0};
         if (last && copy && !record.ctid) /* it has announced itself */
             return started(spawn);
-        if (last && !copy &&
-            (nsx_parent_wait(spawn->pidfd, 0, 0, &end, NULL) != 1 || end.exited ||
-             !end.status_known || !never_executed(spawn->pid)))
+        if (last && !copy && !died_before_exec(spawn))
             return started(spawn);
         if (nsx_parent_wait(spawn->pidfd, SECOND, 0, &end, NULL) != 1) {
             end.status = 0;

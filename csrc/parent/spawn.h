@@ -42,7 +42,7 @@ struct nsx_spawn {
     /* Of the plan, noted before the clone: from then on its page is the child's to
      * write, and an init's program may be root over the init. */
     uint32_t nsteps;
-    int has_init, has_relay;
+    int has_init, has_relay, has_filter;
     int trusted; /* the init's program gains nothing by the plan */
     int over;    /* for the caller to note that it has reaped the init */
     int gate;    /* index of the step; -1: none */
