@@ -195,6 +195,13 @@ _CONFIG = {
 }
 
 
+def no_descriptor(number: int) -> Cause:
+    """EMFILE, or ENFILE."""
+    if number == errno.ENFILE:
+        return Cause("the system has no open file left", "raise sysctl fs.file-max")
+    return Cause("no file descriptor is left", "raise RLIMIT_NOFILE")
+
+
 def of_clone(number: int, new: int) -> Cause | None:
     """Why clone(2) with these namespaces failed."""
     if number in (errno.EPERM, errno.EACCES):
@@ -208,7 +215,7 @@ def of_clone(number: int, new: int) -> Cause | None:
     if number == errno.EAGAIN:
         return Cause("a limit on processes is reached: RLIMIT_NPROC, or pids.max of the cgroup")
     if number in (errno.EMFILE, errno.ENFILE):
-        return Cause("no file descriptor is left for the pidfd", "raise RLIMIT_NOFILE")
+        return no_descriptor(number)
     if number == errno.EINVAL and new:
         return missing(new)
     if number == errno.ENOMEM:

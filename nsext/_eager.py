@@ -34,3 +34,6 @@ from . import (
     _usage,
     _wait_async,
 )
+from ._helper import helper
+
+helper()

@@ -14,6 +14,20 @@ def clone_hint(number: int, new: int) -> str | None:
     return _causes.of_clone(number, new)
 
 
+def plan_hint(number: int, helper: bool) -> str | None:
+    """Why a plan, or the *helper* for it, was not to be had.  See memfd_create(2)."""
+    if number in (errno.EMFILE, errno.ENFILE):
+        return _causes.no_descriptor(number)
+    if number == errno.E2BIG:
+        return "the arguments and the environment are more than any exec takes"
+    if helper and number != errno.ENOMEM:
+        return (
+            "vm.memfd_noexec=2 keeps the helper from being run from memory, and its file is not to "
+            "be reached: the caller has another root now"
+        )
+    return None
+
+
 def killed_hint(signum: int) -> str | None:
     """Why a child was killed."""
     if signum == signal.SIGSYS:
@@ -42,7 +56,7 @@ def cgroup_hint(number: int) -> str | None:
 def step_hint(name: str, number: int, new: int) -> str | None:
     """Why a step of a child with these new namespaces failed."""
     if number in (errno.EMFILE, errno.ENFILE):
-        return "no file descriptor is left: raise RLIMIT_NOFILE"
+        return _causes.no_descriptor(number)
     if name == "unshare" and number == errno.EPERM:
         cause = _causes.by_filter(_flags.NEWTIME)
         if cause is not None or not new & _flags.NEWUSER:

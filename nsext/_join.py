@@ -130,10 +130,14 @@ def _error(number: int, what: str, hint: str | None = None) -> SpawnError:
 
 
 def pid_of_pidfd(fd: int) -> int | None:
-    """The process id, here, of a pidfd; None where *fd* is none; -1 where it has been reaped."""
+    """The process id, here, of a pidfd; None where *fd* is none; -1 where it has been reaped.
+
+    Raises FileNotFoundError where no /proc is mounted.
+    """
     try:
         pid = field(f"/proc/self/fdinfo/{fd}", "Pid")
     except FileNotFoundError:
+        os.stat("/proc/self/fdinfo")
         return None
     return None if pid is None else int(pid)
 
@@ -248,7 +252,10 @@ class Opened:
                 raise ValueError(f"join: {what} is a {kind_names(kind)} namespace")
             self._add(fd, int(kind), what)
             return
-        pid = None if isinstance(target, str) else pid_of_pidfd(fd)
+        try:
+            pid = None if isinstance(target, str) else pid_of_pidfd(fd)
+        except FileNotFoundError as error:
+            raise _error(error.errno or 0, f"join {what}", "/proc is not mounted") from None
         if pid is None:
             raise _error(errno.EINVAL, f"join {what}", "it is neither a namespace nor a pidfd")
         if pid <= 0:

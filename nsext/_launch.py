@@ -8,6 +8,7 @@ from _thread import get_native_id
 
 from . import _flags, _native
 from ._compile import body_of, compile, has_mounts
+from ._helper import helper
 from ._spec import FIELDS, Spec, check_names, has_names
 
 TYPE_CHECKING = False
@@ -65,8 +66,6 @@ def _resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
 BARE: Any = "bare"
 """Key among a description's plans: of one for which launch() has nothing to do but call C."""
 
-HELPER = os.path.join(os.path.dirname(__file__), "nsext-helper")
-
 
 class Plan:
     """A compiled description, ready for C; kept with the description."""
@@ -85,14 +84,14 @@ class Plan:
         terminal: Terminal | None,
     ) -> None:
         self.body = body
-        self.helper = HELPER if body == "helper" else None
+        self.helper = helper() if body == "helper" else None
         self.init = init
         self.compiled: Compiled = compile(
             spec, restore_signals, body, paused, joined, init, exact, terminal
         )
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
-        if body == "helper" and not os.path.exists(HELPER):
+        if body == "helper" and self.helper is None:
             from ._errors import UnsupportedError
 
             raise UnsupportedError(
@@ -128,7 +127,7 @@ def plan_of(
         named = has_names(spec)
         numbers = _by_number(spec) if named else spec
         body = body or body_of(spec, paused, joined, exact)
-        if body == "inline" and os.path.exists(HELPER) and not _inline_will_do(int(spec.new)):  # type: ignore[arg-type]
+        if body == "inline" and not _inline_will_do(int(spec.new)) and helper() is not None:  # type: ignore[arg-type]
             body = "helper"
         plan = Plan(numbers, restore_signals, body, paused, joined, init, exact, terminal)
         if not named:  # those are looked up anew each time
@@ -200,7 +199,7 @@ def launch(
     """
     if env is UNSET:
         env = spec.env
-    if exact and not os.path.exists(HELPER):
+    if exact and helper() is None:
         exact = False
     joins: tuple[tuple[int, int], ...] = ()
     if spec.join is None:
@@ -283,11 +282,19 @@ def fail(
     """Raise what C reported as (kind, step, errno, aux, signal, text)."""
     from ._describe import describe, describe_failure, is_about_cgroup, step_path
     from ._errors import SpawnError, UnsupportedError, make_error
-    from ._hints import cgroup_hint, clone_hint, killed_hint, step_hint
+    from ._hints import cgroup_hint, clone_hint, killed_hint, plan_hint, step_hint
     from ._hints_mounts import MOUNT_STEPS, file_hint, mount_hint
     from ._privilege_words import unsupported
 
     kind, index, number, aux, signum, text = failure
+    if kind == "plan":
+        raise SpawnError(
+            number,
+            os.strerror(number),
+            stage="plan",
+            step="start the helper" if aux else "make the plan",
+            hint=plan_hint(number, bool(aux)),
+        )
     if kind == "clone":
         hint = None if group is None else cgroup_hint(number)
         raise SpawnError(

@@ -11,7 +11,7 @@ from . import _nsfs
 from ._causes import NO_PRIVILEGE, Cause
 from ._errors import SpawnError
 from ._flags import BY_KIND
-from ._launch import HELPER
+from ._helper import HELPER
 from ._process import Process
 from ._spawn import spawn
 

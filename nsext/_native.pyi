@@ -27,7 +27,7 @@ def spawn(
     fds: tuple[tuple[int, int], ...],
     close_fds: bool,
     timeout: float | None,
-    helper: str | None,
+    helper: tuple[bytes, bytes] | None,  # the program, its path
     joins: tuple[tuple[int, int], ...],
     patience: float | None,
     owner: object,

@@ -444,14 +444,15 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             return self._shown.namespaces(int(self._hold))
         try:
             return namespaces(self, self._hold or None)
-        except PermissionError as error:
-            # A set-up that fails is no PermissionError.
+        except (PermissionError, FileNotFoundError) as error:
+            # A set-up that fails is neither of them.
             raise SpawnError(
                 error.errno or 0,
                 error.strerror or "",
                 stage="setup",
                 step=f"open {error.filename}",
                 path=error.filename,
+                hint="/proc is not mounted" if error.errno == errno.ENOENT else None,
             ) from None
 
     def _holds_root(self) -> bool:

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 
+from ._causes import no_descriptor
 from ._errors import SpawnError
 from ._flags import BY_KIND
 from ._namespace import Namespace, Namespaces
@@ -41,7 +42,7 @@ class Shown:
                 os.strerror(errno.EMFILE),
                 stage="setup",
                 step="receive the namespaces of the child",
-                hint="no file descriptor is left: raise RLIMIT_NOFILE",
+                hint=no_descriptor(errno.EMFILE),
             )
 
     def namespaces(self, kinds: int) -> Namespaces:

@@ -365,6 +365,7 @@ _NUMBERS = {  # name: (x86_64, aarch64); those since Linux 5.1 have one number e
     "fsmount": (432, 432),
     "openat2": (437, 437),
     "mount_setattr": (442, 442),
+    "memfd_create": (319, 279),
     "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424),
     "clone": (56, 220),

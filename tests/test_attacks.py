@@ -31,7 +31,7 @@ from support import (
 )
 
 import nsext
-from nsext._launch import HELPER
+from nsext._helper import HELPER
 
 HERE = Path(__file__).parent
 

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import random
+import shutil
 import signal
 import struct
 from pathlib import Path
@@ -17,7 +18,7 @@ from support import needs, output, script
 
 import nsext
 from nsext import _native
-from nsext._launch import HELPER
+from nsext._helper import HELPER, helper
 
 
 def test_the_image_is_sealed_and_kept_once() -> None:
@@ -121,9 +122,9 @@ class _Owner:
     pid, _pidfd, _handle = 0, -1, None
 
 
-def _spawn(blob: bytes, helper: str | None) -> Any:
+def _spawn(blob: bytes) -> Any:
     """The failure of a spawn of these steps."""
-    arguments = (["true"], "true", None, (), True, None, helper, (), None)
+    arguments = (["true"], "true", None, (), True, None, helper(), (), None)
     return _native.spawn(blob, *arguments, _Owner())  # type: ignore[call-arg]
 
 
@@ -132,7 +133,7 @@ def test_ids_are_checked_in_c_too(step: Any, root: None) -> None:
     """-1 would be "unchanged" to setresuid(2), and 2**32 root."""
     steps = (("helper",), ("fds",), step, ("exec",))
     blob = _native.pack(0, steps, None, None)
-    failure = _spawn(blob, HELPER)
+    failure = _spawn(blob)
     assert failure is not None and failure[:3] == ("step", 2, errno.EINVAL)
 
 
@@ -154,15 +155,19 @@ def test_the_helpers_steps_do_not_run_inline(steps: Any, root: None) -> None:
 @pytest.mark.parametrize("steps", [(("helper",), ("helper",), ("exec",)), (("exec",), ("fds",))])
 def test_plans_that_are_none(steps: Any) -> None:
     with pytest.raises(ValueError):
-        _spawn(_native.pack(0, steps, None, None), HELPER)
+        _spawn(_native.pack(0, steps, None, None))
 
 
 def test_the_helper_is_missing(tmp_path: Path) -> None:
     """An error, and no other body in its place."""
-    code = "import nsext._launch as l\nl.HELPER = sys.argv[1]\ntry:\n"
-    code += "    nsext.Popen(['true'], kill_on_parent_exit=True)\n"
-    code += "except nsext.UnsupportedError as error:\n    print(error.stage)"
-    assert script(code, str(tmp_path / "none")) == "plan"
+    place = Path(nsext.__file__).parent
+    shutil.copytree(place, tmp_path / "nsext", ignore=shutil.ignore_patterns("nsext-helper"))
+    code = """
+    error = failure(nsext.Popen, ["true"], kill_on_parent_exit=True)
+    assert isinstance(error, nsext.UnsupportedError), repr(error)
+    print(error.stage, nsext.run(["true"]).returncode)
+    """
+    assert script(code, package=tmp_path) == "plan 0"
 
 
 def test_as_a_file_where_memfds_are_not_executed(root: None) -> None:

@@ -315,6 +315,6 @@ def test_measuring_changes_nothing_else():
 def test_where_there_is_no_helper(monkeypatch):
     from nsext import _launch
 
-    monkeypatch.setattr(_launch, "HELPER", "/does/not/exist")
+    monkeypatch.setattr(_launch, "helper", lambda: None)
     done = nsext.run(["sh", "-c", "exit 3"], wall_time_limit=DEADLINE)
     assert (done.returncode, done.verdict) == (3, "nonzero")

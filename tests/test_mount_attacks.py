@@ -26,7 +26,7 @@ from support import DEADLINE, as_user, failure, is_plain, needs, open_fds, runni
 
 import nsext
 from nsext import Bind, Dev, Dir, File, Mask, Overlay, Proc, ReadOnly, Symlink, Tmpfs
-from nsext._launch import HELPER
+from nsext._helper import HELPER
 
 pytestmark = pytest.mark.usefixtures("root")
 

@@ -15,7 +15,7 @@ from support import KINDS, as_user, ns_id, output, release, running, script
 
 import nsext
 from nsext import Namespace, _nsfs
-from nsext._launch import HELPER
+from nsext._helper import HELPER
 
 MAKEABLE = [kind for kind in KINDS if kind != "pid"]
 ENTERABLE = ["uts", "ipc", "net", "cgroup"]

@@ -11,35 +11,40 @@
 #define F_ADD_SEALS_ 1033
 #define ALL_SEALS 0x0f /* SEAL, SHRINK, GROW, WRITE */
 
-static int copy(int from, int to)
+static int write_all(int fd, const char *data, size_t size)
 {
-    char buffer[16384];
-    ssize_t size;
-    while ((size = read(from, buffer, sizeof buffer)) > 0)
-        if (write(to, buffer, (size_t)size) != size)
+    while (size) {
+        const ssize_t written = write(fd, data, size);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
             return -1;
-    return (int)size;
+        data += written;
+        size -= (size_t)written;
+    }
+    return 0;
 }
 
 /* MFD_EXEC is EINVAL before Linux 6.3; under vm.memfd_noexec=2 it is EACCES, and
- * then the file itself has to do. */
-static int open_image(const char *path)
+ * then the file itself has to do; but for nothing else, since it can be written to. */
+static int open_image(const struct nsx_program *program)
 {
-    int file = nsx_above_stdio(open(path, O_RDONLY | O_CLOEXEC));
-    if (file < 0)
-        return -1;
     int fd = (int)syscall(SYS_memfd_create, "nsext-helper",
                           MFD_CLOEXEC_ | MFD_ALLOW_SEALING_ | MFD_EXEC_);
     if (fd < 0 && errno == EINVAL)
         fd = (int)syscall(SYS_memfd_create, "nsext-helper", MFD_CLOEXEC_ | MFD_ALLOW_SEALING_);
+    if (fd < 0 && errno == EACCES)
+        return nsx_above_stdio(open(program->path, O_RDONLY | O_CLOEXEC));
     fd = nsx_above_stdio(fd);
     if (fd < 0)
-        return file;
-    if (copy(file, fd) != 0 || fcntl(fd, F_ADD_SEALS_, ALL_SEALS) != 0) {
+        return -1;
+    if (write_all(fd, program->data, program->size) != 0 ||
+        fcntl(fd, F_ADD_SEALS_, ALL_SEALS) != 0) {
+        const int error = errno;
         close(fd);
-        return file;
+        errno = error;
+        return -1;
     }
-    close(file);
     return fd;
 }
 
@@ -51,12 +56,12 @@ static uint64_t identity(int fd)
 
 /* Two threads may both open it: one is kept.  A number that the caller has
  * closed behind our back is not closed again: it may be another file's. */
-int nsx_helper_fd(struct nsx_helper *helper, const char *path)
+int nsx_helper_fd(struct nsx_helper *helper, const struct nsx_program *program)
 {
     uint64_t old = __atomic_load_n(&helper->image, __ATOMIC_ACQUIRE);
     if (old && identity((int)(uint32_t)old) == old)
         return (int)(uint32_t)old;
-    int fd = open_image(path);
+    int fd = open_image(program);
     uint64_t image = identity(fd);
     if (!image)
         return -errno;

@@ -38,6 +38,7 @@ static void reset(struct nsx_slot *slot)
     struct nsx_plan *plan = nsx_slot_plan(slot);
     memset(plan, 0, sizeof *plan);
     slot->used = sizeof *plan;
+    slot->error = 0;
 }
 
 /* A descriptor may have been closed behind our back, and its number be another
@@ -232,12 +233,16 @@ static struct nsx_slot *grow(struct nsx_slot *slot, size_t need)
 uint32_t nsx_slot_append(struct nsx_slot **slot, const void *data, size_t size)
 {
     const size_t at = ((*slot)->used + 7) & ~(size_t)7;
-    if (size > MAX_ROOM || at + size > MAX_ROOM)
+    if (size > MAX_ROOM || at + size > MAX_ROOM) {
+        (*slot)->error = E2BIG;
         return 0;
+    }
     if (at + size > (*slot)->room) {
         struct nsx_slot *larger = grow(*slot, at + size);
-        if (!larger)
+        if (!larger) {
+            (*slot)->error = errno;
             return 0;
+        }
         *slot = larger;
     }
     if (data)

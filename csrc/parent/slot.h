@@ -30,6 +30,7 @@ struct nsx_slot {
     struct nsx_slot *next; /* in limbo */
     int pidfd;             /* in limbo */
     enum nsx_slot_kind kind;
+    int error;        /* errno, where nsx_slot_append() could not grow it */
     int memfd;        /* NSX_SLOT_MEMFD: of the plan */
     uint64_t file_id; /* its, to see whether the number is still ours */
 };
@@ -60,7 +61,7 @@ struct nsx_slot *nsx_slot_get(struct nsx_pool *pool, enum nsx_slot_kind kind);
 struct nsx_slot *nsx_slot_new(size_t stack_size, enum nsx_slot_kind kind);
 
 /* Room for size bytes, aligned to 8, at the end.  Returns its offset in the
- * plan, 0 where there is no memory.  May move the slot. */
+ * plan, 0 where there is none: see the slot's error.  May move the slot. */
 uint32_t nsx_slot_append(struct nsx_slot **slot, const void *data, size_t size);
 
 /* Give back.  No child may be left on its stack, and none that maps its memfd. */

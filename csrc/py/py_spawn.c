@@ -169,28 +169,46 @@ static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, P
     return finish(spawn, state, owner, module);
 }
 
+enum { PLAN_ITSELF, PLAN_HELPER }; /* what was not to be had: see fail() in _launch.py */
+
 /* The helper's image and its file's path, into the plan. */
-static int plan_helper(struct native_state *state, struct nsx_slot **slot, PyObject *path)
+static int plan_helper(struct native_state *state, struct nsx_slot **slot, PyObject *helper,
+                       struct nsx_failure *failure)
 {
-    if (path == Py_None)
+    if (helper == Py_None)
         return 0;
-    PyObject *bytes = native_fs_bytes(path);
-    if (!bytes)
+    char *data, *path;
+    Py_ssize_t size, length;
+    if (!PyTuple_Check(helper) || PyTuple_Size(helper) != 2) {
+        PyErr_SetString(PyExc_TypeError, "the helper comes as (program, path)");
         return -1;
-    int fd = nsx_helper_fd(&state->helper, PyBytes_AsString(bytes));
-    uint32_t at = 0;
-    if (fd < 0)
-        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
-    else
-        at = nsx_slot_append(slot, PyBytes_AsString(bytes), (size_t)PyBytes_Size(bytes) + 1);
-    if (fd >= 0 && !at)
-        PyErr_NoMemory();
-    Py_DECREF(bytes);
+    }
+    if (PyBytes_AsStringAndSize(PyTuple_GetItem(helper, 0), &data, &size) < 0 ||
+        PyBytes_AsStringAndSize(PyTuple_GetItem(helper, 1), &path, &length) < 0)
+        return -1;
+    const struct nsx_program program = {.data = data, .size = (size_t)size, .path = path};
+    const int fd = nsx_helper_fd(&state->helper, &program);
+    if (fd < 0) {
+        failure->error = -fd;
+        failure->aux = PLAN_HELPER;
+        return -1;
+    }
+    const uint32_t at = nsx_slot_append(slot, path, (size_t)length + 1);
     if (!at)
         return -1;
     nsx_slot_plan(*slot)->helper_fd = fd;
     nsx_slot_plan(*slot)->helper_path = at;
     return 0;
+}
+
+/* Nothing was cloned.  What was missing for the plan is said as all that fails is;
+ * anything else is the caller's mistake, and an exception by now. */
+static PyObject *result_unplanned(struct nsx_failure failure)
+{
+    if (!failure.error)
+        return NULL;
+    PyErr_Clear();
+    return result_failed("plan", &failure, "");
 }
 
 PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count)
@@ -207,15 +225,20 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
         return NULL;
     struct nsx_spawn spawn = {.pool = &state->pool, .clone3_missing = &state->clone3_missing};
     spawn.returns_early = patience != NSX_FOREVER;
+    struct nsx_failure failure = {.step = -1, .aux = PLAN_ITSELF};
     spawn.slot = nsx_slot_get(spawn.pool, args[7] == Py_None ? NSX_SLOT_INLINE : NSX_SLOT_MEMFD);
-    if (!spawn.slot)
-        return PyErr_SetFromErrno(PyExc_OSError);
+    if (!spawn.slot) {
+        failure.error = errno;
+        return result_unplanned(failure);
+    }
     if (plan_blob(&spawn.slot, args[0]) < 0 || plan_argv(&spawn.slot, args[1]) < 0 ||
         plan_env(&spawn.slot, args[3]) < 0 || plan_execs(&spawn.slot, args[2]) < 0 ||
         plan_fds(&spawn.slot, args[4], args[5]) < 0 || plan_joins(&spawn.slot, args[8]) < 0 ||
-        plan_helper(state, &spawn.slot, args[7]) < 0 || plan_cwd(&spawn.slot) < 0) {
+        plan_helper(state, &spawn.slot, args[7], &failure) < 0 || plan_cwd(&spawn.slot) < 0) {
+        if (spawn.slot->error)
+            failure.error = spawn.slot->error;
         nsx_slot_put(spawn.pool, spawn.slot);
-        return NULL;
+        return result_unplanned(failure);
     }
     nsx_slot_plan(spawn.slot)->cgroup_fd = cgroup;
     return run(&spawn, limits_from_now(timeout, patience), 1, args[10], module);
