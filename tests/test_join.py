@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import support
 from helping import ended, error_of, prepared, talking
 from support import (
     KINDS,
@@ -129,6 +130,34 @@ def test_kinds_twice(root: None) -> None:
             ):
                 with pytest.raises(ValueError):
                     nsext.Popen(["true"], **fields)
+
+
+def test_a_user_namespace_new_and_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of both it should be nobody knows: said before anything is cloned, in every form."""
+
+    def cloned(*args: Any) -> None:
+        raise AssertionError("came to the clone")
+
+    with running(new="user uts") as other:
+        fds = nsext.Namespace.of(other, "user"), nsext.pidfd_open(other.pid)
+        joins: list[Any] = [other, other.pid, nsext.Fd(fds[1]), fds[0], nsext.Fd(fds[0].fileno())]
+        joins += [f"/proc/{other.pid}/ns/user", {"user": fds[0]}, {"user": other}]
+        joins += [{"user uts": other.pid}, {"uts": other, "user": nsext.Fd(fds[1])}]
+        before = support.open_fds()
+        with monkeypatch.context() as patch:
+            for name in ("spawn", "clone"):
+                patch.setattr(f"nsext._native.{name}", cloned)
+            patch.setattr("nsext._spawn.native_spawn", cloned)
+            for join in joins:
+                for new in ("user", "user uts", "all"):
+                    for start in (nsext.Popen, nsext.spawn):
+                        with pytest.raises(ValueError, match=r"user.* stands in new= and "):
+                            start(["true"], join=join, new=new)
+                with pytest.raises(AssertionError, match="came to the clone"):
+                    nsext.spawn(["true"], join=join, new="net")
+        assert support.open_fds() == before
+        fds[0].close()
+        os.close(fds[1])
 
 
 def test_files_that_are_neither(tmp_path: Path) -> None:
