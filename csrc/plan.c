@@ -87,8 +87,8 @@ int nsx_blob_check(const void *bytes, size_t size)
     if (!range_ok(blob->uid_map, blob->uid_map_size, size) ||
         !range_ok(blob->gid_map, blob->gid_map_size, size))
         return -EINVAL_;
-    /* Maps that the parent writes and the gate behind which the child waits for
-     * them come together: one without the other is a race or a hang. */
+    /* Maps that the parent writes are nothing without the gate behind which the child
+     * waits for them.  The gate alone is for maps that its caller has others write. */
     int helpers = 0, gates = 0;
     for (uint32_t i = 0; i < blob->nsteps; i++) {
         uint32_t op = blob->step[i].op;
@@ -107,7 +107,7 @@ int nsx_blob_check(const void *bytes, size_t size)
         if (table[op].helper_only && !helpers)
             return -EINVAL_;
     }
-    if (helpers > 1 || gates != (blob->uid_map_size || blob->gid_map_size))
+    if (helpers > 1 || gates > 1 || gates < (blob->uid_map_size || blob->gid_map_size))
         return -EINVAL_;
     return 0;
 }

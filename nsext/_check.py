@@ -12,7 +12,6 @@ from . import _causes, _probe
 from ._causes import CAP_SYS_ADMIN, Cause
 from ._cgroup import Cgroup
 from ._cgroupfs import own_group
-from ._check_host import subids
 from ._clone import clone
 from ._errors import SpawnError
 from ._flags import BY_KIND, NEWUSER, NEWUTS, Kinds, parse_kinds
@@ -22,7 +21,6 @@ from ._proc import read
 from ._report import Finding, Report
 from ._spawn import spawn
 
-CAP_SETGID, CAP_SETUID = 6, 7
 _NOBODY = 65534
 _PATIENCE = 5.0
 
@@ -124,10 +122,8 @@ class _Checker:
         return _finding("time_offsets", cause, words)
 
     def id_ranges(self) -> Finding:
-        if _causes.may(CAP_SETUID) and _causes.may(CAP_SETGID):
-            maps = {"uid_map": _own_range("uid_map"), "gid_map": _own_range("gid_map")}
-            return _finding("id_ranges", self.try_new("user", **maps), "user")
-        return _finding("id_ranges", self.try_new("user") or subids(), "user")
+        cause = self.try_new("user") or self.try_new("user", uid_map="auto", gid_map="auto")
+        return _finding("id_ranges", cause, "user")
 
     def rootless(self) -> Finding:
         """User namespaces of ordinary users, with what they are for."""
@@ -210,13 +206,6 @@ def _too_old(what: str, option: str, since: tuple[int, int] = (0, 0)) -> Cause:
             "a newer kernel",
         )
     return Cause(f"this kernel was built without {what}", f"one with CONFIG_{option}")
-
-
-def _own_range(name: str) -> list[tuple[int, int, int]]:
-    """A map of 65536 ids, or what there is, of the caller's own user namespace."""
-    lines = read(f"/proc/thread-self/{name}").splitlines()
-    low, _, count = max((tuple(map(int, line.split())) for line in lines), key=lambda r: r[2])
-    return [(0, low, min(count, 65536))]
 
 
 def check(kinds: Kinds = "all") -> Report:

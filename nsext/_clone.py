@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from . import _native
 from ._grouped import GroupedProcess
-from ._launch import Plan, fail, plan_of, resolve
+from ._launch import Plan, fail, maps_of, plan_of, resolve
 from ._process import Process
 from ._spec import Spec
 
@@ -129,7 +129,7 @@ def clone(
     sys.audit("nsext.clone", address, spec)
     plan: Plan = plan_of(spec, True, "copy")
     name = f"entry {address:#x}"
-    group = None
+    group = maps = None
     if spec.cgroup is None:
         process = Process(name, spec.new)  # type: ignore[arg-type]
     else:
@@ -138,10 +138,14 @@ def clone(
     try:
         directory = -1 if group is None else group.open()
         values = (plan.blob, address, argument, stack_size, spawn_timeout, process._child)
-        failure = _native.clone(*values, directory)
+        maps = maps_of(spec) if plan.gated else None
+        failure = _native.clone(*values, directory, maps)
         if failure is not None:
             fail(failure, plan, spec, "", name, spawn_timeout, group)
     except BaseException:
         process._discard()
         raise
+    finally:
+        if maps is not None:
+            maps.close()
     return process

@@ -110,24 +110,32 @@ def _map_lines(ranges: tuple[tuple[int, int, int], ...]) -> bytes:
     return b"".join(b"%d %d %d\n" % line for line in ranges)
 
 
+def is_parents(value: Any) -> bool:
+    """Is it a map of more than the own id, for the parent to write?"""
+    return value == "auto" or isinstance(value, tuple)
+
+
 def _own_id(value: Any) -> int:
     """The id inside for the caller's own; -1: the same."""
     return {"root": 0, "self": -1}.get(value, value)  # type: ignore[no-any-return]
 
 
 def _id_steps(spec: Spec) -> tuple[list[Step], bytes | None, bytes | None]:
-    """The child maps its own single id; ranges are the parent's to write, behind the gate."""
+    """The child maps its own single id; more is the parent's to write, behind the gate.
+
+    What "auto" stands for is known at the spawn: see _idmaps.
+    """
     uid_map = "root" if spec.uid_map is None else spec.uid_map
     gid_map = "root" if spec.gid_map is None else spec.gid_map
     steps: list[Step] = []
     parents: list[bytes | None] = []
     for value in (uid_map, gid_map):
         parents.append(_map_lines(value) if isinstance(value, tuple) else None)
-    if parents != [None, None]:
+    if is_parents(uid_map) or is_parents(gid_map):
         steps.append(("gate",))
-    if not isinstance(gid_map, tuple):
+    if not is_parents(gid_map):
         steps += [("setgroups_deny",), ("gid_map", _own_id(gid_map))]
-    if not isinstance(uid_map, tuple):
+    if not is_parents(uid_map):
         steps.append(("uid_map", _own_id(uid_map)))
     return steps, parents[0], parents[1]
 
@@ -164,7 +172,7 @@ def _identity_steps(spec: Spec, new: int) -> list[Step]:
         steps.append(("setgroups", _group_list(spec.extra_groups), 0))  # type: ignore[arg-type]
     elif spec.user is not None or spec.group is not None:
         # A user namespace whose gids the child mapped itself has denied setgroups(2) for good.
-        if not new & _flags.NEWUSER or isinstance(spec.gid_map, tuple):
+        if not new & _flags.NEWUSER or is_parents(spec.gid_map):
             steps.append(("setgroups", b"", 1))
     if spec.group is not None:
         steps.append(("setgid", spec.group))

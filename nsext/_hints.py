@@ -76,8 +76,8 @@ def step_hint(name: str, number: int, new: int) -> str | None:
             return f"changing ids needs CAP_SET{name[3:].upper()}"
         if name == "gate":
             return (
-                "ranges of ids need CAP_SETUID and CAP_SETGID; without them a map is one line "
-                "with the own id"
+                "a map has ids that the caller's own user namespace has; and one with its id 0 "
+                "needs CAP_SETFCAP, since Linux 5.12"
             )
         if name == "setpgid":
             return "the group must be in the caller's session"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ._cgroupfs import Group
     from ._compile import Body, Compiled, Terminal
+    from ._idmaps import IdMaps
 
 EMPTY = Spec()
 UNSET: Any = type("_Unset", (), {"__repr__": lambda self: "..."})()
@@ -70,7 +71,7 @@ BARE: Any = "bare"
 class Plan:
     """A compiled description, ready for C; kept with the description."""
 
-    __slots__ = ("blob", "body", "compiled", "helper", "init")
+    __slots__ = ("blob", "body", "compiled", "gated", "helper", "init")
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Plan:
             spec, restore_signals, body, paused, joined, init, exact, terminal
         )
         steps, flags = self.compiled.steps, self.compiled.clone_flags
+        self.gated = ("gate",) in steps
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
         if body == "helper" and self.helper is None:
             from ._errors import UnsupportedError
@@ -212,7 +214,7 @@ def launch(
             # Where a spawn needs anything prepared, its plan must not get here: spawn() takes a
             # bare one straight to C.
             bare = restore_signals and group is None and not has_mounts(spec)
-            if bare and spec._plans.get(True) is plan:
+            if bare and not plan.gated and spec._plans.get(True) is plan:
                 spec._plans[BARE] = plan
         else:
             plan = known
@@ -221,7 +223,7 @@ def launch(
 
         opened = open_joins(spec.join, int(spec.new))  # type: ignore[arg-type]
         joins = tuple(opened.pairs)
-    handed = None
+    handed = maps = None
     try:
         if has_mounts(spec):
             handed = _hand(spec, close_fds)
@@ -234,6 +236,8 @@ def launch(
 
                 owner._shown = Shown()
                 joins = (*joins, (opened.keep(owner._shown.childs_end()), 0))
+        if plan.gated:
+            maps = maps_of(spec)
         failure = _native.spawn(
             plan.blob,
             args,
@@ -247,8 +251,13 @@ def launch(
             patience,
             owner,
             -1 if group is None else group.open(),
+            maps,
         )
+        if maps is not None and patience is not None and owner._pidfd < 0:
+            owner._maps, maps = maps, None  # for finish()
     finally:
+        if maps is not None:
+            maps.close()
         if opened is not None:
             opened.close()
         if handed is not None:
@@ -256,6 +265,13 @@ def launch(
     if failure is not None:
         fail(failure, plan, spec, executable, args, timeout, group)
     return plan
+
+
+def maps_of(spec: Spec) -> IdMaps | None:
+    """What writes the id maps of a child that is gated, if C does not.  Raises SpawnError."""
+    from ._idmaps import id_maps
+
+    return id_maps(spec)
 
 
 def _hand(spec: Spec, close_fds: bool) -> Any:

@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from mmap import mmap
 from typing import Any, Final, TypeAlias
 
@@ -6,6 +6,8 @@ from typing import Any, Final, TypeAlias
 _Failure: TypeAlias = tuple[str, int, int, int, int, bytes]
 _Child: TypeAlias = Any  # a capsule
 _Held: TypeAlias = Any  # a capsule
+# (pid, pidfd, seconds) -> are they written?
+_Maps: TypeAlias = Callable[[int, int, float], bool]
 
 CHILD_TEXT: Final[tuple[int, int]]
 STEPS: Final[dict[str, tuple[str, str]]]
@@ -32,10 +34,16 @@ def spawn(
     patience: float | None,
     owner: object,
     cgroup: int = -1,
+    maps: _Maps | None = None,
     /,
 ) -> _Failure | None: ...
 def finish(
-    child: _Child, timeout: float | None, patience: float | None, owner: object, /
+    child: _Child,
+    timeout: float | None,
+    patience: float | None,
+    owner: object,
+    maps: _Maps | None,
+    /,
 ) -> _Failure | None: ...
 def abort(child: _Child, /) -> None: ...
 def report(child: _Child, over: bool, /) -> tuple[int, int | None]: ...  # inner pid, wait status
@@ -50,6 +58,7 @@ def clone(
     timeout: float | None,
     owner: object,
     cgroup: int,
+    maps: _Maps | None,
     /,
 ) -> _Failure | None: ...
 def child() -> _Held: ...
@@ -65,6 +74,7 @@ def capsule_pointer(capsule: object, /) -> int: ...
 def unshare(flags: int, /) -> None: ...
 def setns(fd: int, nstype: int, /) -> None: ...
 def resolve(root: int, path: Any, flags: int, /) -> int: ...
+def capabilities() -> int: ...
 def pidfd_open(pid: int, flags: int, /) -> int: ...
 def listns(kinds: int, /) -> list[int]: ...
 def open_ns(id: int, /) -> int: ...

@@ -31,6 +31,7 @@ from ._wait_async import readable
 if TYPE_CHECKING:
     import io
 
+    from ._idmaps import IdMaps
     from ._pty import Pty
     from ._shown import Shown
 
@@ -105,6 +106,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     _keeps_root = True  # not for run() and its kin, who return none
     _root: Root | None = None
     _pty: Pty | None = None
+    _maps: IdMaps | None = None
 
     def __init__(
         self,
@@ -394,7 +396,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 delay = min(2 * delay, 0.008)
                 left = None if end is None else max(0.0, end - time.monotonic())
                 handle, self._handle = self._handle, None
-                failure = _native.finish(handle, left, 0, self)
+                failure = _native.finish(handle, left, 0, self, self._maps)
                 if failure is not None:
                     fail(
                         failure,
@@ -423,6 +425,8 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             self._handle = None
             _native.abort(handle)
             self.returncode = -signal.SIGKILL
+        if self._maps is not None:
+            self._maps.close()
         if self._group is not None:
             self._group.discard()
         held: Any

@@ -25,9 +25,10 @@ class Sandbox(Spec):
 
     new: kinds of namespaces to make: "pid mnt", ["pid", "mnt"], CLONE_NEW* flags, "all".
     uid_map, gid_map: the maps of a new user namespace: "root" (the default: the own id is 0
-        inside), "self" (the own id stays), an int (the own id is that id inside), or
-        (inside, outside, count) ranges, which need CAP_SETUID and CAP_SETGID where they are more
-        than the own id.  See user_namespaces(7).
+        inside), "self" (the own id stays), an int (the own id is that id inside), "auto" (the own
+        id is 0, and all ids that the caller may map: subuid(5)), or (inside, outside, count)
+        ranges.  What is more than the own id needs CAP_SETUID and CAP_SETGID, or newuidmap(1).
+        See user_namespaces(7).
     hostname, domainname: at most 64 bytes; need a new uts namespace.
     time_offsets: {"boottime": seconds, "monotonic": seconds}; needs a new time namespace.  See
         time_namespaces(7).

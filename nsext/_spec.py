@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._seccomp import Filter
 
 StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
-IdMap: TypeAlias = "Literal['root', 'self'] | int | Sequence[tuple[int, int, int]]"
+IdMap: TypeAlias = "Literal['root', 'self', 'auto'] | int | Sequence[tuple[int, int, int]]"
 Size: TypeAlias = "int | str"
 Propagation: TypeAlias = "Literal['private', 'slave', 'shared', 'unchanged']"
 Limit: TypeAlias = "Size | tuple[Size, Size]"

@@ -158,10 +158,10 @@ def _check_overlap(ranges: Sequence[Range], side: int, what: str) -> None:
 
 
 def id_map(value: Any, what: str) -> IdMapValue:
-    """ "root", "self", an id inside for the own id, or ranges as in uid_map(5)."""
+    """ "root", "self", "auto", an id inside for the own id, or ranges as in uid_map(5)."""
     if isinstance(value, str):
-        if value not in ("root", "self"):
-            raise ValueError(f"{what}: {value!r} is neither 'root' nor 'self'")
+        if value not in ("root", "self", "auto"):
+            raise ValueError(f"{what}: {value!r} is none of 'root', 'self', 'auto'")
         return value
     if isinstance(value, int):
         number = integer(value, what)
@@ -169,7 +169,7 @@ def id_map(value: Any, what: str) -> IdMapValue:
             raise ValueError(f"{what}: {number} is no id (0 to {MAX_ID})")
         return number
     if not isinstance(value, Iterable):
-        raise TypeError(f"{what} must be 'root', 'self', an int or ranges, not {value!r}")
+        raise TypeError(f"{what} must be 'root', 'self', 'auto', an int or ranges, not {value!r}")
     ranges: list[Range] = []
     for line in value:
         if not isinstance(line, Sequence) or isinstance(line, (str, bytes)) or len(line) != 3:

@@ -16,7 +16,7 @@ from helping import wait_for
 from support import KINDS, as_user, needs, output, script
 
 import nsext
-from nsext import _causes, _check_host, _probe
+from nsext import _causes, _probe
 from nsext._causes import Cause
 
 FEATURES = ["rootless", "proc", "id_ranges", "time_offsets", "clone3", "cgroup2", "seccomp"]
@@ -315,40 +315,6 @@ def test_apparmor_takes_the_capabilities(root):
     assert error.step == "sethostname x" and "AppArmor" in error.hint, error
     assert "apparmor_restrict_unprivileged_userns=0" in error.hint.remedy
     """)
-
-
-# ---- what an administrator sets up ------------------------------------------------------------
-
-
-def tools(place, mode, names=("newuidmap", "newgidmap")):
-    for name in names:
-        path = place / name
-        path.write_text("#!/bin/sh\n")
-        path.chmod(mode)
-
-
-def test_ranges_of_ids(root, tmp_path, monkeypatch):
-    """newuidmap: missing, without its bit; and no range for the caller."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "newuidmap is not installed" in _check_host.subids().reason
-    tools(tmp_path, 0o755, ["newuidmap"])
-    cause = _check_host.subids()
-    assert "neither setuid" in cause.reason and cause.remedy == f"chmod u+s {tmp_path}/newuidmap"
-    tools(tmp_path, 0o4755, ["newuidmap"])
-    reason = _check_host.subids().reason
-    have = _check_host._has_range("/etc/subuid", "root")
-    assert ("newgidmap is not installed" if have else "root has no range in /etc/subuid") in reason
-
-
-def test_subuid(tmp_path):
-    file = tmp_path / "subuid"
-    file.write_text(f"else:1:2\nanna:100000:65536\nempty:5:0\n{os.getuid()}:7:x\n")
-    assert _check_host._has_range(str(file), "anna")
-    assert not _check_host._has_range(str(file), "empty")
-    assert not _check_host._has_range(str(file), "bert")
-    assert not _check_host._has_range(str(tmp_path / "none"), "anna")
-    file.write_text(f"{os.getuid()}:200000:65536\n")
-    assert _check_host._has_range(str(file), "bert")  # by number
 
 
 def test_the_own_cgroup(root):

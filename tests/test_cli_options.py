@@ -39,6 +39,7 @@ SAMPLES = {
     ],
     "uid_map": [
         ("--new user --uid-map self", "self"),
+        ("--new user --uid-map auto", "auto"),
         ("--new user --uid-map 7", 7),
         ("--new user --uid-map 0:1000:1,1:5000:9", [(0, 1000, 1), (1, 5000, 9)]),
     ],

@@ -90,6 +90,16 @@ def test_golden_ranges_on_one_side():
     assert [step[0] for step in compiled.steps[:2]] == ["gate", "uid_map"]
 
 
+def test_golden_auto():
+    """Its lines are found at the spawn."""
+    compiled = compile(Sandbox(new="user", uid_map="auto", gid_map="auto", user=1))
+    names = [step[0] for step in compiled.steps]
+    assert names == ["gate", "keyring", "fds", "setgroups", "setuid", *LAST]
+    assert compiled.uid_map is None and compiled.gid_map is None
+    compiled = compile(Sandbox(new="user", uid_map="auto", gid_map="self"))
+    assert compiled.steps[:3] == (("gate",), ("setgroups_deny",), ("gid_map", -1))
+
+
 def test_golden_copy():
     """clone(entry) leaves descriptors alone, enters the time namespace itself and calls."""
     steps = compile(Sandbox(new="time"), True, "copy").steps
@@ -217,7 +227,6 @@ END = ("default_signals", 0), ("exec",)
         ((("fds",),), {}),  # no end
         ((("exec",), ("fds",)), {}),  # an end that is none
         ((("exec",), ("exec",)), {}),
-        ((("gate",), *END), {}),  # a gate that nobody opens
         (END, {"uid_map": b"0 0 1\n"}),  # maps that nobody waits for
         (((("fds",), ("gate",), *END)), {"uid_map": b"0 0 1\n"}),
         ((("nosuch",), *END), {}),
@@ -297,6 +306,20 @@ def test_spawn_refuses_every_damaged_blob_or_stays_sound():
     assert not children()
     """,
         new="user uts pid mnt",
+    )
+
+
+def test_a_gate_that_nobody_opens():
+    """No maps, and nobody else to write them: an error, and no child that waits."""
+    script(
+        """
+    from nsext import _native
+    blob = _native.pack(0x10000000, (("gate",), ("default_signals", 0), ("exec",)), None, None)
+    owner, failed = native_spawn(_native, blob, 5.0)
+    assert failed[:4] == ("step", 0, errno.EINVAL, 4), failed
+    assert not children()
+    """,
+        new="user pid mnt",
     )
 
 

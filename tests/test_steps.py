@@ -111,11 +111,12 @@ def test_gate():
 
 @fails("gate")
 def test_gate_fails():
-    as_user("""
+    inside = """
     error = failure(nsext.run, ["true"], new="user", uid_map=[(0, 0, 5)])
     assert (error.errno, error.stage) == (errno.EPERM, "idmap") and is_plain(error)
-    assert error.step == "write /proc/PID/uid_map" and error.hint
-    """)
+    assert error.step == "write /proc/PID/uid_map" and "caller's own user namespace" in error.hint
+    """
+    script(inside, new="user pid mnt")
 
 
 def test_gate_where_proc_is_another_pid_namespaces():

@@ -10,9 +10,7 @@
 
 #define CAP_SETGID_ 6
 
-/* Who lacks CAP_SETGID may write a gid map only after setgroups(2) was denied
- * for good; who has it leaves setgroups to the program. */
-static int may_setgid(void)
+uint64_t nsx_parent_capabilities(void)
 {
     struct {
         uint32_t version;
@@ -23,7 +21,14 @@ static int may_setgid(void)
     } data[2] = {{0, 0, 0}, {0, 0, 0}};
     if (syscall(SYS_capget, &header, data) != 0)
         return 0;
-    return data[0].effective >> CAP_SETGID_ & 1;
+    return (uint64_t)data[1].effective << 32 | data[0].effective;
+}
+
+/* Who lacks CAP_SETGID may write a gid map only after setgroups(2) was denied
+ * for good; who has it leaves setgroups to the program. */
+static int may_setgid(void)
+{
+    return nsx_parent_capabilities() >> CAP_SETGID_ & 1;
 }
 
 /* Where /proc is another pid namespace's, /proc/PID is another process. */
@@ -52,6 +57,9 @@ int nsx_parent_write_maps(const struct nsx_blob *blob, pid_t child, int *part)
 {
     const char *bytes = (const char *)blob;
     int error = 0;
+    *part = NSX_PART_UID_MAP;
+    if (!blob->gid_map_size && !blob->uid_map_size)
+        return -EINVAL; /* then they are not ours to write */
     *part = NSX_PART_PROC;
     if (!proc_is_ours())
         return -ESRCH;

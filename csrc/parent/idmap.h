@@ -12,4 +12,7 @@ enum nsx_idmap_part { NSX_PART_PROC = 1, NSX_PART_SETGROUPS, NSX_PART_GID_MAP, N
  * *part says where. */
 int nsx_parent_write_maps(const struct nsx_blob *blob, pid_t child, int *part);
 
+/* The calling thread's effective set; 0 where the kernel does not tell. */
+uint64_t nsx_parent_capabilities(void);
+
 #endif

@@ -232,11 +232,22 @@ static void guess_hold(struct nsx_spawn *spawn)
                                 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
-static enum nsx_state open_gate(struct nsx_spawn *spawn)
+void nsx_parent_open_gate(struct nsx_spawn *spawn)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
-    const struct nsx_blob *blob = blob_of(plan);
+    spawn->gated = 0;
+    __atomic_store_n(&plan->record.gate, 1, __ATOMIC_RELEASE);
+    sys_futex(&plan->record.gate, NSX_FUTEX_WAKE, 1, NULL);
+}
+
+static enum nsx_state write_maps(struct nsx_spawn *spawn)
+{
+    const struct nsx_blob *blob = blob_of(nsx_slot_plan(spawn->slot));
     struct nsx_failure failure = {.step = spawn->gate};
+    if (spawn->maps_by_caller) {
+        spawn->gated = 1;
+        return NSX_GATED;
+    }
     int error = nsx_parent_write_maps(blob, spawn->pid, &failure.aux);
     if (error) {
         failure.error = -error;
@@ -244,8 +255,7 @@ static enum nsx_state open_gate(struct nsx_spawn *spawn)
         spawn->failure = failure;
         return NSX_FAILED;
     }
-    __atomic_store_n(&plan->record.gate, 1, __ATOMIC_RELEASE);
-    sys_futex(&plan->record.gate, NSX_FUTEX_WAKE, 1, NULL);
+    nsx_parent_open_gate(spawn);
     return NSX_BUSY;
 }
 
@@ -322,7 +332,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
         guess_hold(spawn);
 
     if (spawn->gate >= 0 && !spawn->has_relay)
-        return open_gate(spawn);
+        return write_maps(spawn);
     return NSX_BUSY;
 }
 
@@ -392,7 +402,7 @@ static enum nsx_state go_on_with_relay(struct nsx_spawn *spawn)
     __atomic_store_n(&plan->record.hold, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&plan->record.relay, 1, __ATOMIC_RELEASE);
     sys_futex(&plan->record.relay, NSX_FUTEX_WAKE, 1, NULL);
-    return spawn->gate >= 0 ? open_gate(spawn) : NSX_BUSY;
+    return spawn->gate >= 0 ? write_maps(spawn) : NSX_BUSY;
 }
 
 /* Within timeout ns?  Whatever signals come. */

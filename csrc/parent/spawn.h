@@ -13,6 +13,7 @@
 
 enum nsx_state {
     NSX_BUSY,    /* the set-up goes on */
+    NSX_GATED,   /* the child waits for id maps that the caller writes: nsx_parent_open_gate() */
     NSX_PAUSED,  /* it is complete; the child waits for nsx_parent_resume() */
     NSX_STARTED, /* the program runs: pid and pidfd are the caller's */
     NSX_FAILED,  /* nothing is left; failure tells */
@@ -43,10 +44,12 @@ struct nsx_spawn {
      * write, and an init's program may be root over the init. */
     uint32_t nsteps;
     int has_init, has_relay, has_filter;
-    int trusted; /* the init's program gains nothing by the plan */
-    int over;    /* for the caller to note that it has reaped the init */
-    int gate;    /* index of the step; -1: none */
-    int relayed; /* pid and pidfd are the second clone's */
+    int trusted;        /* the init's program gains nothing by the plan */
+    int over;           /* for the caller to note that it has reaped the init */
+    int gate;           /* index of the step; -1: none */
+    int maps_by_caller; /* not by us: it has others write them, newuidmap(1) */
+    int gated;          /* the child waits for that */
+    int relayed;        /* pid and pidfd are the second clone's */
     struct nsx_failure failure;
     char text[256]; /* that goes with it, as the child has left it; ends with NUL */
 };
@@ -55,6 +58,9 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn);
 
 /* Waits at most ns nanoseconds. */
 enum nsx_state nsx_parent_poll(struct nsx_spawn *spawn, int64_t ns);
+
+/* Let a child go on that was NSX_GATED; then poll again. */
+void nsx_parent_open_gate(struct nsx_spawn *spawn);
 
 struct nsx_report {
     int inner_pid; /* of the program, in its own pid namespace; 0: unknown */

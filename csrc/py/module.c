@@ -84,17 +84,18 @@ static PyMethodDef methods[] = {
      "pack(new_flags, steps, uid_map, gid_map) -> bytes\n\nThe static part of a plan."},
     {"spawn", FAST(native_spawn), METH_FASTCALL,
      "spawn(blob, argv, executable, env, fds, close_fds, timeout, helper, joins, patience, owner,\n"
-     "cgroup=-1) -> failure or None\n\nowner: what child() returned, or what gets pid, _pidfd and "
-     "_handle."},
+     "cgroup=-1, maps=None) -> failure or None\n\n"
+     "owner: what child() returned, or what gets pid, _pidfd and _handle.\n"
+     "maps: maps(pid, pidfd, seconds) -> done?  Writes the id maps in our place."},
     {"finish", FAST(native_finish), METH_FASTCALL,
-     "finish(child, timeout, patience, owner) -> as spawn()"},
+     "finish(child, timeout, patience, owner, maps) -> as spawn()"},
     {"abort", FAST(native_abort), METH_FASTCALL, "abort(child): kill and reap it"},
     {"report", FAST(native_report), METH_FASTCALL,
      "report(child, over) -> (inner_pid, wait status or None)\n\nover: it has been reaped."},
     {"resume", FAST(native_resume), METH_FASTCALL,
      "resume(child, timeout, patience, owner) -> as spawn()"},
     {"clone", FAST(native_clone), METH_FASTCALL,
-     "clone(blob, entry, arg, stack_size, timeout, owner, cgroup) -> as spawn()"},
+     "clone(blob, entry, arg, stack_size, timeout, owner, cgroup, maps) -> as spawn()"},
     {"child", native_child, METH_NOARGS, "child() -> what holds a child for a Process"},
     {"child_wait", FAST(native_child_wait), METH_FASTCALL,
      "child_wait(child, timeout) -> int | None\n\nAs wait(), for any number of threads."},
@@ -114,6 +115,8 @@ static PyMethodDef methods[] = {
     {"setns", FAST(native_setns), METH_FASTCALL, "setns(2) of the calling thread"},
     {"resolve", FAST(native_resolve), METH_FASTCALL,
      "resolve(root, path, flags) -> descriptor\n\nopenat2(2) with RESOLVE_IN_ROOT."},
+    {"capabilities", native_capabilities, METH_NOARGS,
+     "capabilities() -> int\n\nThe calling thread's effective set: capget(2)."},
     {"pidfd_open", FAST(native_pidfd_open), METH_FASTCALL, "pidfd_open(2)"},
     {"listns", native_listns, METH_O,
      "listns(kinds) -> [64-bit id, ...]\n\nlistns(2), since Linux 6.19; kinds 0: all."},

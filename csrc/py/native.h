@@ -64,6 +64,7 @@ PyObject *native_unshare(PyObject *module, PyObject *const *args, Py_ssize_t cou
 PyObject *native_setns(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_resolve(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *native_pidfd_open(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *native_capabilities(PyObject *module, PyObject *none);
 PyObject *native_listns(PyObject *module, PyObject *kinds);
 PyObject *native_open_ns(PyObject *module, PyObject *id);
 PyObject *native_mount(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -131,12 +131,35 @@ static int64_t slice_of(const struct limits *limits, int64_t slice)
     return left < 0 ? 0 : left < slice ? left : slice;
 }
 
-/* Waits in slices: a signal that lands before the wait, or on another thread,
- * wakes nobody here, and Ctrl-C shall not wait for a child that hangs. */
-static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, PyObject *owner,
-                     PyObject *module)
+/* One look, of at most ns nanoseconds, at a child that is not done; where it waits at
+ * its gate, at who writes its id maps.  0, or -1 with an exception set. */
+static int look(struct nsx_spawn *spawn, enum nsx_state *state, int64_t ns, PyObject *maps)
 {
-    enum nsx_state state = NSX_BUSY;
+    if (*state == NSX_BUSY) {
+        PyThreadState *thread = PyEval_SaveThread();
+        *state = nsx_parent_poll(spawn, ns);
+        PyEval_RestoreThread(thread);
+    }
+    if (*state != NSX_GATED)
+        return 0;
+    PyObject *done =
+        PyObject_CallFunction(maps, "iid", (int)spawn->pid, spawn->pidfd, (double)ns / 1e9);
+    const int written = done ? PyObject_IsTrue(done) : -1;
+    Py_XDECREF(done);
+    if (written > 0) {
+        nsx_parent_open_gate(spawn);
+        *state = NSX_BUSY;
+    }
+    return written < 0 ? -1 : 0;
+}
+
+/* Waits in slices: a signal that lands before the wait, or on another thread,
+ * wakes nobody here, and Ctrl-C shall not wait for a child that hangs.  maps: what
+ * writes the id maps of a child that is NSX_GATED. */
+static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, PyObject *owner,
+                     PyObject *module, PyObject *maps)
+{
+    enum nsx_state state = spawn->gated ? NSX_GATED : NSX_BUSY;
     const int64_t first = slice_of(&limits, FIRST_SLICE);
 
     PyThreadState *thread = PyEval_SaveThread();
@@ -146,8 +169,9 @@ static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, P
         state = nsx_parent_poll(spawn, first);
     PyEval_RestoreThread(thread);
 
-    while (state == NSX_BUSY) {
-        if (PyErr_CheckSignals() < 0) {
+    int error = state == NSX_GATED ? look(spawn, &state, first, maps) : 0;
+    while (error || state == NSX_BUSY || state == NSX_GATED) {
+        if (error || PyErr_CheckSignals() < 0) {
             abort_spawn(spawn, NULL);
             return NULL;
         }
@@ -160,10 +184,7 @@ static PyObject *run(struct nsx_spawn *spawn, struct limits limits, int start, P
             spawn->busy = 1;
             return keep_spawn(spawn, owner, module);
         }
-        const int64_t slice = slice_of(&limits, SLICE);
-        thread = PyEval_SaveThread();
-        state = nsx_parent_poll(spawn, slice);
-        PyEval_RestoreThread(thread);
+        error = look(spawn, &state, slice_of(&limits, SLICE), maps);
     }
     spawn->busy = 0;
     return finish(spawn, state, owner, module);
@@ -214,9 +235,10 @@ static PyObject *result_unplanned(struct nsx_failure failure)
 PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct native_state *state = native_state(module);
-    if (count != 11 && count != 12)
-        return PyErr_Format(PyExc_TypeError, "spawn() takes 11 or 12 arguments");
-    const int cgroup = count == 12 ? native_int(args[11]) : -1;
+    if (count < 11 || count > 13)
+        return PyErr_Format(PyExc_TypeError, "spawn() takes 11 to 13 arguments");
+    const int cgroup = count > 11 ? native_int(args[11]) : -1;
+    PyObject *maps = count > 12 ? args[12] : Py_None;
     if (cgroup == -1 && PyErr_Occurred())
         return NULL;
     const int64_t timeout = native_timeout(args[6]);
@@ -224,6 +246,7 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
     if (patience < 0)
         return NULL;
     struct nsx_spawn spawn = {.pool = &state->pool, .clone3_missing = &state->clone3_missing};
+    spawn.maps_by_caller = maps != Py_None;
     spawn.returns_early = patience != NSX_FOREVER;
     struct nsx_failure failure = {.step = -1, .aux = PLAN_ITSELF};
     spawn.slot = nsx_slot_get(spawn.pool, args[7] == Py_None ? NSX_SLOT_INLINE : NSX_SLOT_MEMFD);
@@ -241,7 +264,7 @@ PyObject *native_spawn(PyObject *module, PyObject *const *args, Py_ssize_t count
         return result_unplanned(failure);
     }
     nsx_slot_plan(spawn.slot)->cgroup_fd = cgroup;
-    return run(&spawn, limits_from_now(timeout, patience), 1, args[10], module);
+    return run(&spawn, limits_from_now(timeout, patience), 1, args[10], module, maps);
 }
 
 /* The child of a capsule, which is used up; NULL with an exception set. */
@@ -265,13 +288,13 @@ static struct nsx_spawn *take_child(PyObject *capsule, struct nsx_spawn *spawn)
 PyObject *native_finish(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct nsx_spawn spawn;
-    if (count != 4)
-        return PyErr_Format(PyExc_TypeError, "finish() takes 4 arguments");
+    if (count != 5)
+        return PyErr_Format(PyExc_TypeError, "finish() takes 5 arguments");
     const int64_t timeout = native_timeout(args[1]);
     const int64_t patience = timeout < 0 ? -1 : native_timeout(args[2]);
     if (patience < 0 || !take_child(args[0], &spawn))
         return NULL;
-    return run(&spawn, limits_from_now(timeout, patience), 0, args[3], module);
+    return run(&spawn, limits_from_now(timeout, patience), 0, args[3], module, args[4]);
 }
 
 /* Kill such a child, and reap it. */
@@ -299,7 +322,7 @@ PyObject *native_resume(PyObject *module, PyObject *const *args, Py_ssize_t coun
     if (patience < 0 || !take_child(args[0], &spawn))
         return NULL;
     nsx_parent_resume(&spawn);
-    return run(&spawn, limits_from_now(timeout, patience), 0, args[3], module);
+    return run(&spawn, limits_from_now(timeout, patience), 0, args[3], module, Py_None);
 }
 
 int native_child_report(PyObject *capsule, struct nsx_report *report)
@@ -337,8 +360,8 @@ PyObject *native_report(PyObject *module, PyObject *const *args, Py_ssize_t coun
 PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     struct native_state *state = native_state(module);
-    if (count != 7)
-        return PyErr_Format(PyExc_TypeError, "clone() takes 7 arguments");
+    if (count != 8)
+        return PyErr_Format(PyExc_TypeError, "clone() takes 8 arguments");
     const int cgroup = native_int(args[6]);
     if (cgroup == -1 && PyErr_Occurred())
         return NULL;
@@ -366,7 +389,8 @@ PyObject *native_clone(PyObject *module, PyObject *const *args, Py_ssize_t count
     plan->entry = entry;
     plan->entry_arg = arg;
     plan->cgroup_fd = cgroup;
-    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 1, args[5], module);
+    spawn.maps_by_caller = args[7] != Py_None;
+    return run(&spawn, limits_from_now(timeout, NSX_FOREVER), 1, args[5], module, args[7]);
 }
 
 PyObject *native_capsule_pointer(PyObject *module, PyObject *const *args, Py_ssize_t count)

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "native.h"
 #include "../abi.h"
+#include "../parent/idmap.h"
 #include "../parent/wait.h"
 
 #include <errno.h>
@@ -105,6 +106,12 @@ PyObject *native_setns(PyObject *module, PyObject *const *args, Py_ssize_t count
     if (two_ints("setns", args, count, number) < 0)
         return NULL;
     return none_or_raise(syscall(SYS_setns, number[0], number[1]));
+}
+
+PyObject *native_capabilities(PyObject *module, PyObject *none)
+{
+    (void)module, (void)none;
+    return PyLong_FromUnsignedLongLong(nsx_parent_capabilities());
 }
 
 PyObject *native_pidfd_open(PyObject *module, PyObject *const *args, Py_ssize_t count)

@@ -267,7 +267,9 @@ FIELD_OPTIONS: tuple[Option, ...] = (
         "new", "namespaces to make: mnt uts ipc user pid net cgroup time; all", "KINDS", _joined
     ),
     _field("join", "namespaces to enter, of a process or a file", "[KINDS=]PID|PATH", _targets),
-    _field("uid_map", "of a new user namespace: root, self, an id, or ranges", "MAP", _id_map),
+    _field(
+        "uid_map", "of a new user namespace: root, self, auto, an id, or ranges", "MAP", _id_map
+    ),
     _field("gid_map", "likewise", "MAP", _id_map),
     _field("hostname", "in a new uts namespace", "NAME", _last),
     _field("domainname", "likewise", "NAME", _last),
