@@ -56,7 +56,8 @@ class Supervisor:
         self.hidden = bool(new_pid) and not self.first
         self.watch_until = 0.0
         self.watched_for = 0
-        self.was_stopped = False
+        self.was_stopped = False  # and not continued since
+        self.has_stopped = False
         self.ended_by = 0
 
     def received(self, info: Any) -> None:
@@ -71,6 +72,14 @@ class Supervisor:
                 self.process.send_signal(number)
             self.do_as_by_default(number)
             self.watch(number)
+
+    def start(self, early: list[int]) -> None:
+        """Act on what came while the program was started."""
+        self.child_changed()
+        for number in early:
+            # A stop that both have been through by now, and have been continued after.
+            if not (self.has_stopped and number in signals.STOPPING):
+                self.early(number)
 
     def early(self, number: int) -> None:
         """A signal that came while the program was started: nobody knows from whom."""
@@ -129,7 +138,7 @@ class Supervisor:
 
     def stop(self, number: int) -> None:
         """Stop as the program has, for the shell to see."""
-        self.was_stopped = True
+        self.was_stopped = self.has_stopped = True
         signals.stop_by(number)
 
     def continued(self) -> None:
@@ -207,9 +216,7 @@ def run(spec: Spec, argv: list[str], timeout: float | None, pass_fds: list[int] 
     signals.block_all()
     let_go()
     supervisor = Supervisor(process, spec)
-    supervisor.child_changed()
-    for number in early.got:
-        supervisor.early(number)
+    supervisor.start(early.got)
     code = supervisor.wait(deadline)
     if code is None:
         process.kill()
