@@ -144,6 +144,8 @@ setup(
             py_limited_api=ABI3,
         )
     ],
+    # No entry point: what installers write for one may import re, a third of the command's start.
+    scripts=["nsext/_cli/nsext"],
     cmdclass={"build_ext": BuildExt},
     options={"bdist_wheel": {"py_limited_api": "cp312"}} if ABI3 else {},
 )

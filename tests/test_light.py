@@ -59,15 +59,11 @@ def test_the_command_imports_what_a_spawn_needs(tmp_path):
     assert not loaded & HEAVY, "imported at the start of every nsext command"
 
 
-def test_nsext_run_imports_what_it_needs(tmp_path):
-    code = """if True:
-    from nsext._cli import script
-    script()
-    """
-    (tmp_path / "nsext").write_text(code)
+def test_nsext_run_imports_what_it_needs():
+    command = Path(sys.executable).with_name("nsext")  # as it was installed
     words = ["run", "--new", "pid,uts", "--hostname", "x", "--nice=5", "--init", "true"]
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-S", tmp_path / "nsext", *words],
+        [sys.executable, "-X", "importtime", "-S", command, *words],
         env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
         capture_output=True,
         text=True,
