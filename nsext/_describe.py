@@ -56,6 +56,12 @@ _PARTS = {
     ("time_offsets", 1): "open /proc/self/timens_offsets",
     ("cgroup", 1): "open cgroup.procs of the control group",
     ("cgroup", 2): "enter the control group by cgroup.procs",
+    # Parts of csrc/helper/fs.h.
+    ("fs_begin", 10): "mount a tmpfs to work in",
+    ("fs_begin", 12): "open /proc",
+    ("fs_begin", 18): "raise RLIMIT_NOFILE",
+    ("fs_ids", 6): "mount what is to be bound",
+    ("fs_ids", 10): "mount a tmpfs to work in",
     ("relay", 1): "open cgroup.procs of the control group",
     ("relay", 2): "enter the control group by cgroup.procs",
     ("enter_time", 1): "open /proc/self/ns/time_for_children",

@@ -169,7 +169,7 @@ def mount_hint(
     name = step[0]
     if message:
         return message.split("\n", maxsplit=1)[0].strip()[2:] or None
-    if aux in _BY_PART:
+    if aux in _BY_PART and (aux != PROC or number == errno.ENOENT):
         return _BY_PART[aux]
     if aux == MISSING:
         return _host_tree(name, spec)

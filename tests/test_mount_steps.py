@@ -169,12 +169,12 @@ def test_what_the_mounts_needed_goes_back(tmp_path):
 
 
 @fails("fs_begin")
-def test_no_root_directory_can_be_opened():
+def test_the_limit_on_descriptors_cannot_be_raised():
     script(
         """
         refuse(prlimit64=1)
         error = failure(nsext.run, ["true"], new="mnt", mounts=[nsext.Tmpfs("/mnt")])
-        assert (error.errno, error.stage) == (1, "setup") and "root directory" in error.step, error
+        assert (error.errno, error.stage) == (1, "setup") and error.step == "raise RLIMIT_NOFILE", error
         """
     )
 
@@ -421,3 +421,12 @@ def test_reenter_what_is_hidden(tmp_path):
     assert isinstance(error, FileNotFoundError) and error.stage == "cwd"
     assert error.filename == str(place)
     assert error.hint.startswith(f"{Tmpfs(tmp_path)!r} lies over it; ") and "say cwd=" in error.hint
+
+
+def test_the_mode_of_a_directory_is_whole():
+    """mkdir(2) takes no set-group-ID bit."""
+    for mode in (0o2755, 0o6700, 0o1777, 0):
+        told = sh(
+            "stat -c %a /mnt/dir", mounts=[Tmpfs("/mnt"), Dir("/mnt/dir", mode=mode)], new="mnt"
+        )
+        assert int(told, 8) == mode

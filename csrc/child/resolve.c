@@ -54,17 +54,18 @@ NSX_CHILD_CODE static long next_name(struct walk *walk)
 }
 
 /* What a link of /proc/PID leads to is no path: its text says "pipe:[1]", or the
- * path of what it holds.  Other links there are relative. */
-NSX_CHILD_CODE static int is_magic(long fd, const char *text)
+ * path of what it holds.  Other links there are relative.  0, -ELOOP or -errno. */
+NSX_CHILD_CODE static long check_magic(long fd, const char *text)
 {
     uint64_t status[16];
-    if (sys_fstatfs(fd, status) < 0 || status[0] != NSX_PROC_SUPER_MAGIC)
-        return 0;
+    const long error = sys_fstatfs(fd, status);
+    if (error < 0 || status[0] != NSX_PROC_SUPER_MAGIC)
+        return error;
     if (*text == '/')
-        return 1;
+        return -ELOOP_;
     while (*text && *text != ':')
         text++;
-    return *text == ':';
+    return *text == ':' ? -ELOOP_ : 0;
 }
 
 /* The link's text goes before what is left, which is nothing or starts with "/". */
@@ -74,8 +75,9 @@ NSX_CHILD_CODE static long follow(struct walk *walk, long fd)
     if (size < 0)
         return size;
     walk->link[size] = 0;
-    if (is_magic(fd, walk->link))
-        return -ELOOP_;
+    const long error = check_magic(fd, walk->link);
+    if (error < 0)
+        return error;
     const long left = (long)child_strlen(walk->rest);
     if (size + left >= (long)sizeof walk->rest)
         return -ENAMETOOLONG_;
@@ -88,11 +90,13 @@ NSX_CHILD_CODE static long follow(struct walk *walk, long fd)
     return 0;
 }
 
-NSX_CHILD_CODE static int is_directory(long fd)
+NSX_CHILD_CODE static long check_directory(long fd)
 {
     struct nsx_statx status;
-    return sys_statx(fd, "", NSX_AT_EMPTY_PATH, &status) >= 0 &&
-           (status.mode & NSX_S_IFMT) == NSX_S_IFDIR;
+    const long error = sys_statx(fd, "", NSX_AT_EMPTY_PATH, &status);
+    if (error < 0)
+        return error;
+    return (status.mode & NSX_S_IFMT) == NSX_S_IFDIR ? 0 : -ENOTDIR_;
 }
 
 NSX_CHILD_CODE static long enter(struct walk *walk, int *links)
@@ -132,8 +136,11 @@ NSX_CHILD_CODE static long walk_all(struct walk *walk)
         const long size = next_name(walk);
         if (size < 0)
             return size;
-        if ((size > 0 || separated) && walk->depth && !is_directory(walk->fd[walk->depth]))
-            return -ENOTDIR_;
+        if ((size > 0 || separated) && walk->depth) {
+            const long error = check_directory(walk->fd[walk->depth]);
+            if (error < 0)
+                return error;
+        }
         if (size == 0)
             return 0;
         const char *name = walk->name;
@@ -177,9 +184,9 @@ NSX_CHILD_CODE long nsx_resolve_slowly(long root, const char *path, long flags)
     if (fd == -ENOENT_ && walk.named && flags & NSX_O_CREAT) {
         fd = sys_openat_mode(walk.fd[walk.depth], walk.name, flags | NSX_O_NOFOLLOW, 0666);
     } else if (fd >= 0 && flags & NSX_O_PATH && walk.depth) {
-        fd = flags & NSX_O_DIRECTORY && !is_directory(walk.fd[walk.depth])
-                 ? -ENOTDIR_
-                 : walk.fd[walk.depth--]; /* this one is it */
+        fd = flags & NSX_O_DIRECTORY ? check_directory(walk.fd[walk.depth]) : 0;
+        if (fd >= 0)
+            fd = walk.fd[walk.depth--]; /* this one is it */
     } else if (fd >= 0) {
         fd = reopen(&walk, flags);
     }

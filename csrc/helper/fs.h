@@ -42,6 +42,7 @@ enum nsx_fs_part {
     PART_REACH = 15,    /* getcwd(2) says that the directory lies outside the root */
     PART_ROOT = 16,     /* the mount point is the root directory itself */
     PART_MOVED = 17,    /* what is mounted was renamed meanwhile */
+    PART_LIMIT = 18,    /* RLIMIT_NOFILE */
 };
 
 enum nsx_fs_flag {
@@ -159,6 +160,9 @@ long fs_below(const struct fs_visit *visit);
 
 /* 1 if another mount lies over that mount, or over what leads to it; 0, -errno. */
 long fs_is_hidden(struct nsx_child *child, uint64_t id);
+
+/* 0 if that mount is its own parent, as an initramfs is; 1; -errno. */
+long fs_has_parent(struct nsx_child *child, uint64_t id);
 
 /* A tmpfs for a moment, hidden on top of the root directory; fs_scratch_end()
  * lets it go, where what was made of it lives on. */

@@ -266,3 +266,19 @@ NSX_CHILD_CODE long fs_is_hidden(struct nsx_child *child, uint64_t id)
         sys_close(reader.fd);
     return error > 0 ? 1 : error;
 }
+
+NSX_CHILD_CODE long fs_has_parent(struct nsx_child *child, uint64_t id)
+{
+    struct reader reader;
+    char line[3 * PATH_SIZE];
+    int has_parent = 1;
+    long error = open_mountinfo(child, &reader);
+    while (error >= 0 && (error = read_line(&reader, line, sizeof line)) > 0) {
+        const struct mount_line mount = parse(line);
+        if (mount.id == id)
+            has_parent = mount.parent != id;
+    }
+    if (reader.fd >= 0)
+        sys_close(reader.fd);
+    return error < 0 ? error : has_parent;
+}

@@ -49,12 +49,16 @@ NSX_CHILD_CODE long step_fs_ids(struct nsx_child *child, const struct nsx_step *
 {
     const long uid = (long)step->arg[0], gid = (long)step->arg[1];
     child->aux = 0;
-    if (sys_getegid() == OVERFLOW_ID) {
+    const long own_gid = sys_getegid();
+    const long own_uid = own_gid < 0 ? own_gid : sys_geteuid();
+    if (own_uid < 0) /* a filter's doing */
+        return own_uid;
+    if (own_gid == OVERFLOW_ID) {
         sys_setfsgid(gid);
         if (sys_setfsgid(-1) != gid)
             return -EPERM_;
     }
-    if (sys_geteuid() == OVERFLOW_ID) {
+    if (own_uid == OVERFLOW_ID) {
         sys_setfsuid(uid);
         if (sys_setfsuid(-1) != uid)
             return -EPERM_;

@@ -14,18 +14,20 @@ NSX_CHILD_CODE static long get_nofile(uint64_t limit[2])
 
 /* The caller's /proc, for calls that know paths only; it may be missing where no
  * such call is needed.  A join has opened it already. */
-NSX_CHILD_CODE static void open_proc(struct nsx_plan *plan)
+NSX_CHILD_CODE static long open_proc(struct nsx_plan *plan)
 {
     uint64_t status[16];
     if (plan->proc_fd >= 0)
-        return;
-    long fd = sys_openat(NSX_AT_FDCWD, "/proc", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
+        return 0;
+    const long fd = sys_openat(NSX_AT_FDCWD, "/proc", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
     if (fd < 0)
-        return;
-    if (sys_fstatfs(fd, status) < 0 || status[0] != NSX_PROC_SUPER_MAGIC)
-        sys_close(fd);
-    else
+        return fd == -ENOENT_ || fd == -ENOTDIR_ ? 0 : fd;
+    const long error = sys_fstatfs(fd, status);
+    if (error >= 0 && status[0] == NSX_PROC_SUPER_MAGIC)
         plan->proc_fd = (int32_t)fd;
+    else
+        sys_close(fd);
+    return error;
 }
 
 /* Descriptors are low: sources stay open until they have their place, so there may
@@ -35,6 +37,7 @@ NSX_CHILD_CODE long step_fs_begin(struct nsx_child *child, const struct nsx_step
     (void)step;
     child->first_source = child->plan->record.step + 1;
     child->umask = (int32_t)sys_umask(0); /* modes are meant as they are said */
+    child->aux = PART_LIMIT;
     long error = get_nofile(child->nofile);
     if (error < 0)
         return error;
@@ -42,8 +45,12 @@ NSX_CHILD_CODE long step_fs_begin(struct nsx_child *child, const struct nsx_step
     error = sys_prlimit64(0, RLIMIT_NOFILE_, raised);
     if (error < 0)
         return error;
-    open_proc(child->plan);
-    long fd = sys_openat(NSX_AT_FDCWD, "/", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
+    child->aux = PART_PROC;
+    error = open_proc(child->plan);
+    if (error < 0)
+        return error;
+    child->aux = 0;
+    const long fd = sys_openat(NSX_AT_FDCWD, "/", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
     child->root_fd = (int32_t)fd;
     child->pivoted = 0;
     return fd < 0 ? fd : fs_begin(child);
@@ -89,15 +96,20 @@ NSX_CHILD_CODE static long open_handed(struct nsx_child *child, long handed)
     char path[PATH_SIZE];
     struct fs_number number;
     struct nsx_statx own, found;
-    sys_fcntl(handed, F_SETFD_, FD_CLOEXEC_); /* the table may pass it on; else it goes there */
-    fs_number(handed, &number);
+    /* The table may pass it on; else it goes there. */
+    long error = sys_fcntl(handed, F_SETFD_, FD_CLOEXEC_);
+    if (error < 0)
+        return error;
     child->aux = PART_PROC;
+    if (child->plan->proc_fd < 0)
+        return -ENOENT_;
+    fs_number(handed, &number);
     const long size = sys_readlinkat(child->plan->proc_fd, number.path, path, sizeof path - 1);
     if (size < 0)
         return size;
     path[size] = 0;
     child->aux = PART_TARGET;
-    long error = sys_statx(handed, "", NSX_AT_EMPTY_PATH, &own);
+    error = sys_statx(handed, "", NSX_AT_EMPTY_PATH, &own);
     long fd = error < 0 ? error : open_path(path);
     if (fd < 0)
         return fd;
@@ -164,19 +176,22 @@ NSX_CHILD_CODE long fs_clone_sources(struct nsx_child *child)
     return error;
 }
 
-/* The directory where the new root is on top of the old one, that of a root
- * without a parent, which pivot_root(2) refuses: an initramfs.  There is nothing
- * above it that a later chroot could lead out to. */
-NSX_CHILD_CODE static long change_initramfs(void)
+/* The directory where the new root is on top of the old one, where that one has no
+ * parent, which pivot_root(2) refuses: an initramfs.  No ".." leads under it.  Any
+ * other root directory that it refuses is a chroot's, whose host is above it. */
+NSX_CHILD_CODE static long change_initramfs(struct nsx_child *child)
 {
     struct nsx_statx status;
     long error = sys_statx(NSX_AT_FDCWD, "/", 0, &status);
     if (error < 0)
         return error;
-    /* Else the caller is in a chroot, whose host is above it. */
-    if (!(status.attributes & NSX_STATX_ATTR_MOUNT_ROOT))
+    if (!(status.attributes & NSX_STATX_ATTR_MOUNT_ROOT) || child->plan->proc_fd < 0)
         return -EINVAL_;
-    return sys_chroot(".");
+    error = fs_has_parent(child, status.mount_id);
+    if (error < 0)
+        return error;
+    child->aux = 0;
+    return error ? -EINVAL_ : sys_chroot(".");
 }
 
 /* The old root is on top of the new one now, with whatever had been on top of it,
@@ -200,6 +215,48 @@ NSX_CHILD_CODE static long detach_old(const struct nsx_child *child)
     return error;
 }
 
+/* From the old root, for who has another one: is there anything above but what lies on
+ * top of it, which is the new one?  0, -EINVAL or -errno. */
+NSX_CHILD_CODE static long look_up(const struct nsx_child *child, long old)
+{
+    struct nsx_statx own, above;
+    const long fd = sys_openat(old, "..", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
+    if (fd < 0)
+        return fd;
+    long error = sys_statx(fd, "", NSX_AT_EMPTY_PATH, &above);
+    if (error >= 0)
+        error = sys_statx(child->root_fd, "", NSX_AT_EMPTY_PATH, &own);
+    sys_close(fd);
+    if (error >= 0 && (own.mount_id != above.mount_id || own.inode != above.inode))
+        error = -EINVAL_;
+    return error;
+}
+
+/* In a chroot whose directory is a mount point pivot_root(2) works, and leaves the
+ * host above the new root: one ".." away for who may chroot(2).  Asked by doing just
+ * that; whoever may not is not answered, and has nobody inside who may.  From and to
+ * the new root as the working directory. */
+NSX_CHILD_CODE static long check_chroot(const struct nsx_child *child)
+{
+    const long old = sys_openat(NSX_AT_FDCWD, "/", NSX_O_PATH | NSX_O_DIRECTORY | NSX_O_CLOEXEC);
+    if (old < 0)
+        return old;
+    long error = sys_chroot(".");
+    if (error >= 0) {
+        error = look_up(child, old);
+        if (error >= 0)
+            error = sys_fchdir(old);
+        if (error >= 0)
+            error = sys_chroot(".");
+        if (error >= 0)
+            error = sys_fchdir(child->root_fd);
+    } else if (error == -EPERM_) {
+        error = 0;
+    }
+    sys_close(old);
+    return error;
+}
+
 /* The root is on top of the old one; they change places, and the old one goes. */
 NSX_CHILD_CODE long step_pivot(struct nsx_child *child, const struct nsx_step *step)
 {
@@ -209,9 +266,12 @@ NSX_CHILD_CODE long step_pivot(struct nsx_child *child, const struct nsx_step *s
     if (error < 0)
         return error;
     child->aux = 0;
+    error = check_chroot(child);
+    if (error < 0)
+        return error;
     error = sys_pivot_root(".", ".");
     if (error == -EINVAL_) {
-        error = change_initramfs();
+        error = change_initramfs(child);
     } else if (error >= 0) {
         child->aux = PART_DETACH;
         error = detach_old(child);

@@ -18,6 +18,19 @@ NSX_CHILD_CODE static long own_parent(struct nsx_child *child, const char *path,
     return error < 0 ? error : -ENOENT_;
 }
 
+/* mkdir(2) passes these over. */
+#define SET_IDS 06000
+
+NSX_CHILD_CODE static long change_mode(long parent, const char *name, long mode)
+{
+    const long fd = sys_openat(parent, name, NSX_O_DIRECTORY | NSX_O_NOFOLLOW | NSX_O_CLOEXEC);
+    if (fd < 0)
+        return fd;
+    const long error = sys_fchmod(fd, mode);
+    sys_close(fd);
+    return error;
+}
+
 /* arg 0: path, 1: mode.  One that exists stays as it is. */
 NSX_CHILD_CODE long step_make_dir(struct nsx_child *child, const struct nsx_step *step)
 {
@@ -33,7 +46,10 @@ NSX_CHILD_CODE long step_make_dir(struct nsx_child *child, const struct nsx_step
     if (parent < 0)
         return parent;
     child->aux = PART_MAKE;
-    long error = sys_mkdirat(parent, name, (long)step->arg[1]);
+    const long mode = (long)step->arg[1];
+    long error = sys_mkdirat(parent, name, mode);
+    if (error >= 0 && mode & SET_IDS)
+        error = change_mode(parent, name, mode);
     sys_close(parent);
     return error;
 }
@@ -53,7 +69,10 @@ NSX_CHILD_CODE long step_make_link(struct nsx_child *child, const struct nsx_ste
         int same = size == (long)child_strlen(to);
         for (long i = 0; same && i < size; i++)
             same = text[i] == to[i];
-        error = same ? 0 : error;
+        if (same)
+            error = 0;
+        else if (size < 0 && size != -EINVAL_) /* that: it is no link */
+            error = size;
     }
     sys_close(parent);
     return error;
