@@ -5,10 +5,11 @@ import errno
 import json
 import os
 import pickle
+import struct
 import subprocess
 
 import pytest
-from support import as_user, changes, script, state
+from support import as_user, changes, needs, script, state
 
 import nsext
 from nsext import SpawnError, SpawnTimeout, UnsupportedError
@@ -93,6 +94,71 @@ def test_same_as_subprocess(case, tmp_path):
         assert ours.stage == ("cwd" if "cwd" in keywords else "exec")
         assert ours.step and ours.path is not None
         assert (ours.hint is not None) == (case == "missing interpreter")
+
+
+# ---- which file is missing: not the program, and not the interpreter that is there
+
+
+def elf_of(path, loader, wide=True):
+    """A program that needs this loader: a header, and PT_INTERP alone."""
+    text = os.fsencode(loader) + b"\0"
+    machine = {"x86_64": (62, 3), "aarch64": (183, 40)}[os.uname().machine][not wide]
+    if wide:
+        ident = b"\177ELF\2\1\1" + bytes(9)
+        head = struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+        part = struct.pack("<IIQQQQQQ", 3, 4, 120, 0, 0, len(text), len(text), 1)
+    else:
+        ident = b"\177ELF\1\1\1" + bytes(9)
+        head = struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, 0, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+        part = struct.pack("<IIIIIIII", 3, 84, 0, 0, len(text), len(text), 4, 1)
+    path.write_bytes(ident + head + part + text + bytes(64))
+    path.chmod(0o755)
+    return str(path)
+
+
+def missing_of(program):
+    """The path of the error, that has to be the same in each body."""
+    errors = [caught(nsext.run, [program], new=new) for new in ("", "pid mnt")]
+    errors.append(caught(nsext.run, [program], new="mnt", mounts=[nsext.Tmpfs("/mnt")]))
+    for error in errors:
+        assert isinstance(error, FileNotFoundError) and error.filename == program, error
+    assert len({error.path for error in errors}) == 1, errors
+    path, hint = errors[0].path, errors[0].hint
+    assert hint == (None if path == program else f"its interpreter {path} is missing"), errors
+    return path
+
+
+def test_the_loader_is_missing(tmp_path):
+    assert missing_of(elf_of(tmp_path / "program", "/no/such/ld.so")) == "/no/such/ld.so"
+
+
+def test_the_loader_of_an_old_program_is_missing(tmp_path):
+    program = elf_of(tmp_path / "program", "/no/such/ld32.so", wide=False)
+    theirs = caught(subprocess.run, [program])
+    needs(theirs.errno == errno.ENOENT, f"needs a kernel with 32-bit programs: {theirs}")
+    assert missing_of(program) == "/no/such/ld32.so"
+
+
+def test_the_loader_of_a_script_s_interpreter_is_missing(tmp_path):
+    interpreter = elf_of(tmp_path / "interpreter", "/no/such/ld.so")
+    assert missing_of(script_of(tmp_path, f" {interpreter} -x")) == "/no/such/ld.so"
+
+
+def test_the_interpreter_of_a_script_s_interpreter_is_missing(tmp_path):
+    (tmp_path / "below").mkdir()
+    inner = script_of(tmp_path / "below", "/no/such/interpreter")
+    assert missing_of(script_of(tmp_path, inner)) == "/no/such/interpreter"
+
+
+@pytest.mark.parametrize("name", ["/no/such/\N{SNOWMAN}", "/no/such\x7f", "/bin/sh\r"])
+def test_the_name_of_an_interpreter_is_whole(name, tmp_path):
+    """A script from another system: its interpreter is "/bin/sh\\r", which there is not."""
+    assert missing_of(script_of(tmp_path, name)) == name
+
+
+def test_a_script_that_is_its_own_interpreter(tmp_path):
+    error = caught(nsext.run, [script_of(tmp_path, tmp_path / "script")])
+    assert error.errno == errno.ELOOP
 
 
 def test_spawn_raises_the_same(tmp_path):

@@ -5,6 +5,7 @@
 #define ENOTDIR_ 20
 #define SIG_SETMASK_ 2
 #define NONBLOCK_ 04000L /* a FIFO is not waited for */
+#define PATH_ 010000000L /* O_PATH */
 
 /* struct sigaction as the kernel has it (on these architectures), zero:
  * SIG_DFL, no flags, empty mask. */
@@ -51,53 +52,89 @@ NSX_CHILD_CODE static void restore_mask(const struct nsx_plan *plan)
         sys_prlimit64(0, NSX_RLIMIT_CORE, plan->core);
 }
 
-/* A program that is there and yet ENOENT: its interpreter is not.  Which one that
- * is stands in the file: after "#!", or in an ELF file's PT_INTERP.  See execve(2). */
-NSX_CHILD_CODE static void note_script(char *text, size_t size, const char *head, long length)
+/* A program that is there and yet ENOENT: its interpreter is not, or that one's own.
+ * Which one that is stands in the file: after "#!", or in an ELF file's PT_INTERP.
+ * See execve(2). */
+NSX_CHILD_CODE static int note_script(char *text, size_t size, const char *head, long length)
 {
     long at = 2;
     size_t used = 0;
     while (at < length && (head[at] == ' ' || head[at] == '\t'))
         at++;
-    while (at < length && head[at] > ' ' && used + 1 < size)
+    while (at < length && head[at] != ' ' && head[at] != '\t' && head[at] != '\n' && head[at] &&
+           used + 1 < size)
         text[used++] = head[at++];
     text[used] = 0;
+    return used > 0;
 }
 
 struct elf_head {
     unsigned char ident[16];
     uint16_t type, machine;
     uint32_t version;
-    uint64_t entry, program_headers, section_headers;
-    uint32_t flags;
-    uint16_t size, program_header_size, program_header_count;
+    union {
+        struct {
+            uint64_t entry, program_headers, section_headers;
+            uint32_t flags;
+            uint16_t size, program_header_size, program_header_count;
+        } of_64;
+        struct {
+            uint32_t entry, program_headers, section_headers, flags;
+            uint16_t size, program_header_size, program_header_count;
+        } of_32;
+    };
 };
 
-struct program_header {
-    uint32_t type, flags;
-    uint64_t offset, address, physical, file_size, memory_size, align;
+union program_header {
+    struct {
+        uint32_t type, flags;
+        uint64_t offset, address, physical, file_size, memory_size, align;
+    } of_64;
+    struct {
+        uint32_t type, offset, address, physical, file_size, memory_size, flags, align;
+    } of_32;
 };
 
 #define PT_INTERP_ 3
+#define ELFCLASS32_ 1
+#define ELFCLASS64_ 2
 
-NSX_CHILD_CODE static void note_elf(char *text, size_t size, long fd, const struct elf_head *elf)
+NSX_CHILD_CODE static long read_at(long fd, void *data, size_t size, uint64_t at)
 {
-    struct program_header header;
-    for (uint16_t i = 0; i < elf->program_header_count; i++) {
-        const uint64_t at = elf->program_headers + (uint64_t)i * sizeof header;
-        if (nsx_syscall(__NR_pread64, fd, NSX_P(&header), sizeof header, (long)at, 0, 0) !=
-            (long)sizeof header)
-            return;
-        if (header.type != PT_INTERP_ || header.file_size == 0 || header.file_size > size)
-            continue;
-        nsx_syscall(__NR_pread64, fd, NSX_P(text), (long)header.file_size, (long)header.offset, 0,
-                    0);
-        text[header.file_size - 1] = 0;
-        return;
-    }
+    return nsx_syscall(__NR_pread64, fd, NSX_P(data), (long)size, (long)at, 0, 0);
 }
 
-NSX_CHILD_CODE static void note_interpreter(struct nsx_plan *plan, const char *path)
+NSX_CHILD_CODE static int note_elf(char *text, size_t size, long fd, const struct elf_head *elf)
+{
+    union program_header header;
+    const int wide = elf->ident[4] == ELFCLASS64_;
+    const uint16_t count = wide ? elf->of_64.program_header_count : elf->of_32.program_header_count;
+    const uint64_t first = wide ? elf->of_64.program_headers : elf->of_32.program_headers;
+    const size_t each = wide ? sizeof header.of_64 : sizeof header.of_32;
+    if (!wide && elf->ident[4] != ELFCLASS32_)
+        return 0;
+    for (uint16_t i = 0; i < count; i++) {
+        if (read_at(fd, &header, each, first + i * each) != (long)each)
+            return 0;
+        const uint64_t length = wide ? header.of_64.file_size : header.of_32.file_size;
+        const uint64_t offset = wide ? header.of_64.offset : header.of_32.offset;
+        if (header.of_64.type != PT_INTERP_ || length == 0 || length > size)
+            continue;
+        if (read_at(fd, text, length, offset) != (long)length)
+            return 0;
+        text[length - 1] = 0;
+        return 1;
+    }
+    return 0;
+}
+
+_Static_assert(offsetof(struct elf_head, of_64.program_header_count) == 56, "Elf64_Ehdr");
+_Static_assert(offsetof(struct elf_head, of_32.program_header_count) == 44, "Elf32_Ehdr");
+_Static_assert(sizeof(((union program_header *)0)->of_32) == 32, "Elf32_Phdr");
+
+/* text: the interpreter of the program at path; 0: it is none that is there to be
+ * read, or has no interpreter. */
+NSX_CHILD_CODE static int note_interpreter(char *text, size_t size, const char *path)
 {
     union {
         struct elf_head elf;
@@ -105,15 +142,38 @@ NSX_CHILD_CODE static void note_interpreter(struct nsx_plan *plan, const char *p
     } head;
     const uint32_t magic = 0x464c457f; /* "\177ELF" */
     const long fd = sys_openat(NSX_AT_FDCWD, path, NSX_O_RDONLY | NSX_O_CLOEXEC | NONBLOCK_);
+    int noted = 0;
     if (fd < 0)
-        return;
-    const long size = nsx_syscall(__NR_pread64, fd, NSX_P(head.bytes), sizeof head.bytes, 0, 0, 0);
-    if (size > 2 && head.bytes[0] == '#' && head.bytes[1] == '!')
-        note_script(plan->text, sizeof plan->text, head.bytes, size);
-    else if (size > (long)sizeof head.elf && *(const uint32_t *)head.elf.ident == magic &&
-             head.elf.ident[4] == 2 /* 64 bit */)
-        note_elf(plan->text, sizeof plan->text, fd, &head.elf);
+        return 0;
+    const long length = read_at(fd, head.bytes, sizeof head.bytes, 0);
+    if (length > 2 && head.bytes[0] == '#' && head.bytes[1] == '!')
+        noted = note_script(text, size, head.bytes, length);
+    else if (length > (long)sizeof head.elf && *(const uint32_t *)head.elf.ident == magic)
+        noted = note_elf(text, size, fd, &head.elf);
     sys_close(fd);
+    return noted;
+}
+
+/* The kernel follows as many scripts, each the interpreter of the one before. */
+#define MAX_SCRIPTS 6
+
+/* plan->text: what is missing; "": nothing that can be told. */
+NSX_CHILD_CODE static void note_missing(struct nsx_plan *plan, const char *path)
+{
+    char before[sizeof plan->text];
+    for (int i = 0; i < MAX_SCRIPTS && note_interpreter(plan->text, sizeof before, path); i++) {
+        const long fd = sys_openat(NSX_AT_FDCWD, plan->text, PATH_ | NSX_O_CLOEXEC);
+        if (fd < 0) {
+            if (fd != -ENOENT_)
+                break;
+            return;
+        }
+        sys_close(fd);
+        for (size_t at = 0; at < sizeof before; at++)
+            before[at] = plan->text[at];
+        path = before;
+    }
+    plan->text[0] = 0;
 }
 
 /* As execvp(3) and subprocess search PATH: the first error that is not "not
@@ -136,7 +196,7 @@ NSX_CHILD_CODE long step_exec(struct nsx_child *child, const struct nsx_step *st
         }
     }
     for (uint32_t i = 0; !first && error == -ENOENT_ && i < plan->nexecs && !plan->text[0]; i++)
-        note_interpreter(plan, (const char *)path[i]);
+        note_missing(plan, (const char *)path[i]);
     return first ? first : error;
 }
 
