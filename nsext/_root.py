@@ -114,12 +114,37 @@ def _open_directory(name: str) -> int:
 
 def _open(root: int, path: Any, flags: int, any_type: bool) -> int:
     """Open what *path* is inside *root*; looked at first, since opening may block."""
+    for _ in range(2):
+        try:
+            found = _native.resolve(root, path, os.O_PATH)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+        else:
+            return _open_found(found, path, flags, any_type)
+        try:
+            return _native.resolve(root, path, flags | os.O_EXCL | os.O_NONBLOCK)
+        except FileExistsError:  # somebody has been faster, or it is a link to what is missing
+            if flags & os.O_EXCL:
+                raise
+    return _open_through(root, path, flags, any_type)
+
+
+def _open_through(root: int, path: Any, flags: int, any_type: bool) -> int:
+    """Make what a link leads to; what has appeared there meanwhile is looked at when it is open."""
+    unseen = flags & ~os.O_TRUNC | os.O_NONBLOCK | os.O_NOCTTY
+    opened = _native.resolve(root, path, unseen)
     try:
-        found = _native.resolve(root, path, os.O_PATH)
-    except FileNotFoundError:
-        if not flags & os.O_CREAT:
-            raise
-        return _native.resolve(root, path, flags | os.O_NONBLOCK)
+        if not _check_kind(opened, path, any_type) and flags & os.O_TRUNC:
+            os.ftruncate(opened, 0)
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _open_found(found: int, path: Any, flags: int, any_type: bool) -> int:
+    """Open what *found*, an O_PATH descriptor that is closed here, is."""
     try:
         directory = _check_kind(found, path, any_type)
         if flags & os.O_CREAT and flags & os.O_EXCL:

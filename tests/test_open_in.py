@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 import nsext
-from nsext import File, Root, Symlink, Tmpfs, open_in
+from nsext import File, Root, Symlink, Tmpfs, _native, _root, open_in
 
 HOSTILE = """
 mkdir /out/dir /out/closed
@@ -117,3 +117,101 @@ def test_the_mounts_are_held_too():
         with process.root:
             assert read(process, "/mnt/link") == b"kept"
     assert not os.path.exists("/mnt/file")
+
+
+class Meanwhile:
+    """The core, but somebody does something as soon as a file has been found missing."""
+
+    def __init__(self, *acts):
+        self.acts = list(acts)
+
+    def resolve(self, *args):
+        try:
+            return _native.resolve(*args)
+        except FileNotFoundError:
+            if self.acts:
+                self.acts.pop(0)()
+            raise
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A directory of the host's, as a root; a file beside it that is nobody's business."""
+    (tmp_path / "root").mkdir()
+    (tmp_path / "victim").write_text("untouched")
+    with Root(os.open(tmp_path / "root", os.O_PATH)) as root:
+        yield root, tmp_path
+    assert (tmp_path / "victim").read_text() == "untouched"
+
+
+@pytest.mark.parametrize("mode", ["wb", "w+b", "ab", "a+b"])
+def test_a_fifo_that_appears_meanwhile(held, mode, monkeypatch):
+    root, place = held
+    fifo = place / "root" / "result"
+    monkeypatch.setattr(_root, "_native", Meanwhile(lambda: os.mkfifo(fifo)))
+    with pytest.raises(OSError, match="neither a regular file nor a directory") as caught:
+        open_in(root, "/result", mode)
+    assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, "/result")
+
+
+def test_a_file_that_appears_meanwhile(held, monkeypatch):
+    root, place = held
+    file = place / "root" / "result"
+    monkeypatch.setattr(_root, "_native", Meanwhile(lambda: file.write_text("longer than ours")))
+    with open_in(root, "/result", "w") as result:
+        result.write("ours")
+    assert file.read_text() == "ours"
+    file.unlink()
+    monkeypatch.setattr(_root, "_native", Meanwhile(lambda: file.write_text("theirs")))
+    with pytest.raises(FileExistsError):
+        open_in(root, "/result", "x")
+    assert file.read_text() == "theirs"
+
+
+def test_a_link_that_appears_meanwhile(held, monkeypatch):
+    root, place = held
+    link = place / "root" / "result"
+    monkeypatch.setattr(_root, "_native", Meanwhile(lambda: link.symlink_to("../victim")))
+    with open_in(root, "/result", "w") as result:
+        result.write("ours")
+    assert (place / "root" / "victim").read_text() == "ours"  # where it leads to inside
+
+
+def test_a_fifo_at_the_end_of_a_link(held, monkeypatch):
+    """It comes after the second look, so that what was opened has to be looked at."""
+    root, place = held
+    (place / "root" / "result").symlink_to("/end")
+    acts = Meanwhile(int, lambda: os.mkfifo(place / "root" / "end"))
+    monkeypatch.setattr(_root, "_native", acts)
+    with pytest.raises(OSError, match="neither a regular file nor a directory") as caught:
+        open_in(root, "/result", "w+b", buffering=0)
+    assert not acts.acts and caught.value.filename == "/result"
+    (place / "root" / "end").unlink()
+    monkeypatch.setattr(_root, "_native", Meanwhile())
+    with open_in(root, "/result", "w") as result:
+        result.write("made")
+    assert (place / "root" / "end").read_text() == "made"
+    with open_in(root, "/result", "w") as result:
+        result.write("x")
+    assert (place / "root" / "end").read_text() == "x"
+
+
+def test_a_file_that_comes_and_goes(held, monkeypatch):
+    """Whoever makes and removes it all the time keeps nobody here, and gets nothing truncated."""
+    root, place = held
+    file = place / "root" / "result"
+
+    class Flickering(Meanwhile):
+        def resolve(self, root, path, flags):
+            if flags & os.O_EXCL:
+                file.write_text("theirs")
+            try:
+                return _native.resolve(root, path, flags)
+            finally:
+                if flags & os.O_EXCL:
+                    file.unlink()
+
+    monkeypatch.setattr(_root, "_native", Flickering())
+    with open_in(root, "/result", "w") as result:
+        result.write("ours")
+    assert file.read_text() == "ours"
