@@ -45,6 +45,11 @@ _DEV_LINKS = (
 )
 
 
+def _size(size: Any) -> str:
+    """The option of a tmpfs; in the kernel's words no limit is 0."""
+    return f"size={0 if size == 'unlimited' else size}"
+
+
 def _options(*options: str) -> bytes:
     return b"".join(os.fsencode(option) + b"\0" for option in options)
 
@@ -108,7 +113,7 @@ class _Writer:
     def tmpfs(self, spec: Tmpfs, target: bytes) -> None:
         options = [f"mode={spec.mode:03o}"]
         if spec.size is not None:
-            options.append(f"size={spec.size}")
+            options.append(_size(spec.size))
         if spec.nr_inodes is not None:
             options.append(f"nr_inodes={spec.nr_inodes}")
         flags = NOSUID | NODEV | (NOEXEC if spec.noexec else 0) | OWN
@@ -116,7 +121,7 @@ class _Writer:
 
     def dev(self, spec: Dev) -> None:
         place = str(spec.target)
-        options = ["mode=755"] if spec.size is None else ["mode=755", f"size={spec.size}"]
+        options = ["mode=755"] if spec.size is None else ["mode=755", _size(spec.size)]
         self.fs("tmpfs", os.fsencode(place), NOSUID | NODEV | OWN, *options, source="tmpfs")
         for name in _DEVICES:
             number = self.source(f"/dev/{name}", OPTIONAL)

@@ -73,7 +73,7 @@ def describe_mount(step: Step, steps: tuple[Step, ...]) -> str | None:
             upper = source_name(steps, number + count) if flags & 8 else "memory"
             return f"overlay {':'.join(lower)} {_on(target)}, changes to {upper}"
         case "change", (target, given, taken, moved, flags):
-            words = [f"make {os.fsdecode(target)} {'recursively ' if flags & 1 else ''}".rstrip()]
+            words = [f"make {os.fsdecode(target)}{' recursively' if flags & 1 else ''}"]
             words += [_PROPAGATION[moved]] if moved else []
             words += [_flag_names(given)] if given else []
             words += [f"not {_flag_names(taken)}"] if taken else []

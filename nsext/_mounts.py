@@ -16,7 +16,13 @@ Source = StrPath | int | HasFileno
 Propagation = Literal["private", "slave", "shared"]
 
 
+def _is_path(value: Any) -> bool:
+    return isinstance(value, (str, bytes, os.PathLike))
+
+
 def _plain_path(value: Any, what: str) -> str:
+    if not _is_path(value):
+        raise TypeError(f"{what} must be a path, not {type(value).__name__}")
     text = os.fsdecode(value)
     if not text:
         raise ValueError(f"{what}: an empty path")
@@ -27,12 +33,29 @@ def _plain_path(value: Any, what: str) -> str:
 
 def _inside(value: Any, what: str) -> str:
     """A path inside the sandbox, which is absolute there."""
-    if isinstance(value, bool) or not isinstance(value, (str, bytes, os.PathLike)):
-        raise TypeError(f"{what} must be a path, not {type(value).__name__}")
     text = _plain_path(value, what)
     if not text.startswith("/"):
         raise ValueError(f"{what} must be absolute inside the sandbox, not {text!r}")
-    return str(PurePath(text))
+    return str(PurePath("/" + text.lstrip("/")))  # "//" is a root of its own to pathlib
+
+
+def _is_root(path: str | None) -> bool:
+    """Is it the root directory, as it is written?  A link may make it another one."""
+    return path is not None and os.path.normpath(path) == "/"
+
+
+def _below_root(value: Any, what: str) -> str:
+    """A path inside that is not the root directory, which nothing can be put in the place of."""
+    path = _inside(value, what)
+    if _is_root(path):
+        raise ValueError(f"{what}: {os.fsdecode(value)!r} is the root directory")
+    return path
+
+
+def _flag(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} must be a bool, not {type(value).__name__}")
+    return value
 
 
 def _source(value: Any, what: str) -> Any:
@@ -43,7 +66,7 @@ def _source(value: Any, what: str) -> Any:
         if value < 0:
             raise ValueError(f"{what}: bad file descriptor {value}")
         return value
-    if isinstance(value, (str, bytes, os.PathLike)):
+    if _is_path(value):
         return _plain_path(value, what)
     if hasattr(value, "fileno"):
         return value
@@ -57,14 +80,18 @@ def _mode(value: Any, what: str) -> int:
     return number
 
 
-def _tmpfs_size(value: Any, what: str) -> int | None:
+def _tmpfs_size(value: Any, what: str) -> int | str | None:
     if value is None:
         return None
     size = _values.size(value, what)
-    return None if size == _values.INFINITY else size
+    if size == 0:
+        raise ValueError(f"{what}: 0 means no limit to the kernel: say 'unlimited'")
+    return "unlimited" if size == _values.INFINITY else size
 
 
 def _propagation(value: Any, what: str) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{what} must be a str or None, not {type(value).__name__}")
     if value is not None and value not in ("private", "slave", "shared"):
         raise ValueError(f"{what}: {value!r} is none of 'private', 'slave', 'shared'")
     return value
@@ -133,7 +160,7 @@ class Bind(MountSpec):
         if self.target is not None:
             self._set("target", _inside(self.target, "Bind: target"))
         for name in ("readonly", "recursive", "nosuid", "nodev", "noexec", "optional"):
-            self._set(name, bool(getattr(self, name)))
+            _flag(getattr(self, name), f"Bind: {name}")
         _propagation(self.propagation, "Bind: propagation")
         if self.idmap is not None and not hasattr(self.idmap, "fileno"):
             ranges = _values.id_map(self.idmap, "Bind: idmap")
@@ -157,8 +184,8 @@ class Bind(MountSpec):
 class Tmpfs(MountSpec):
     """An empty file system in memory: tmpfs(5).
 
-    size: bytes, or "64m"; None: half of the memory.  nr_inodes: how many files; None: the
-    kernel's rule.  mode: of its root directory.
+    size: bytes, "64m", or "unlimited"; None: half of the memory.
+    nr_inodes: how many files; None: the kernel's rule.  mode: of its root directory.
     """
 
     target: StrPath | None = None
@@ -177,19 +204,21 @@ class Tmpfs(MountSpec):
         _mode(self.mode, "Tmpfs: mode")
         if self.nr_inodes is not None and _values.integer(self.nr_inodes, "Tmpfs: nr_inodes") < 1:
             raise ValueError(f"Tmpfs: nr_inodes: {self.nr_inodes} is less than 1")
-        self._set("noexec", bool(self.noexec))
+        _flag(self.noexec, "Tmpfs: noexec")
 
 
 class _AtTarget(MountSpec):
     __slots__ = ()
     target: StrPath
+    _of_root: ClassVar[bool] = False  # may it be about the root directory?
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        self._set("target", _inside(self.target, f"{name}: target"))
+        check = _inside if self._of_root else _below_root
+        self._set("target", check(self.target, f"{name}: target"))
         for field in fields(self):  # type: ignore[arg-type]
             if isinstance(field.default, bool):
-                self._set(field.name, bool(getattr(self, field.name)))
+                _flag(getattr(self, field.name), f"{name}: {field.name}")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -197,7 +226,7 @@ class Dev(_AtTarget):
     """A /dev of its own: null zero full random urandom tty, a new devpts with ptmx, shm, and the
     links fd, stdin, stdout and stderr.  No other device.  Needs no privilege.
 
-    size: of its tmpfs, and so of all that lies in shm: bytes, or "64m"; None: half of the memory.
+    size: of its tmpfs, and so of all that lies in shm: as that of Tmpfs.
     """
 
     target: StrPath = "/dev"
@@ -227,7 +256,9 @@ class Proc(_AtTarget):
 
     def __post_init__(self) -> None:
         _AtTarget.__post_init__(self)
-        if self.hide_pid is not None and self.hide_pid not in (0, 1, 2, 4):
+        if self.hide_pid is None:
+            return
+        if _values.integer(self.hide_pid, "Proc: hide_pid") not in (0, 1, 2, 4):
             raise ValueError(f"Proc: hide_pid: {self.hide_pid!r} is none of 0, 1, 2, 4")
 
 
@@ -284,9 +315,12 @@ class Overlay(MountSpec):
     def __post_init__(self) -> None:
         if self.target is not None:
             self._set("target", _inside(self.target, "Overlay: target"))
-        lower = self.lower
-        if isinstance(lower, (str, bytes, os.PathLike, int)) or hasattr(lower, "fileno"):
+        lower: Any = self.lower
+        if _is_path(lower) or isinstance(lower, int) or hasattr(lower, "fileno"):
             lower = (lower,)
+        if not isinstance(lower, Iterable):
+            kind = type(lower).__name__
+            raise TypeError(f"Overlay: lower must be paths or descriptors, not {kind}")
         layers = tuple(_source(item, "Overlay: lower") for item in lower)
         if not layers:
             raise ValueError("Overlay: lower is empty")
@@ -298,7 +332,7 @@ class Overlay(MountSpec):
         if self.upper is not None:
             self._set("upper", _source(self.upper, "Overlay: upper"))
             self._set("work", _source(self.work, "Overlay: work"))
-        self._set("recursive", bool(self.recursive))
+        _flag(self.recursive, "Overlay: recursive")
 
 
 _FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
@@ -326,13 +360,19 @@ class Mount(MountSpec):
         self._set("fstype", _plain_path(self.fstype, "Mount: fstype"))
         self._set("source", _plain_path(self.source, "Mount: source"))
         self._set("target", _inside(self.target, "Mount: target"))
+        if not isinstance(self.flags, Iterable):
+            raise TypeError(f"Mount: flags must be words, not {type(self.flags).__name__}")
         flags = (self.flags,) if isinstance(self.flags, str) else tuple(self.flags)
         for flag in flags:
+            if not isinstance(flag, str):
+                raise TypeError(f"Mount: flags must be words, not {type(flag).__name__}")
             if flag not in _FLAGS:
-                raise ValueError(f"Mount: unknown flag {flag!r}: one of {' '.join(_FLAGS)}")
+                raise ValueError(f"Mount: flags: {flag!r} is none of {' '.join(_FLAGS)}")
         self._set("flags", flags)
-        if not isinstance(self.data, str) or "\0" in self.data:
-            raise ValueError("Mount: data is a str without a null byte")
+        if not isinstance(self.data, str):
+            raise TypeError(f"Mount: data must be a str, not {type(self.data).__name__}")
+        if "\0" in self.data:
+            raise ValueError("Mount: data: embedded null byte")
 
     @property
     def bits(self) -> int:
@@ -353,6 +393,7 @@ class ReadOnly(_AtTarget):
     optional: bool = False
 
     _positional = ("target",)
+    _of_root = True
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -385,9 +426,12 @@ class Remount(MountSpec):
 
     def __post_init__(self) -> None:
         self._set("target", _inside(self.target, "Remount: target"))
-        if all(getattr(self, name) is None for name in ("readonly", "nosuid", "nodev", "noexec")):
-            raise ValueError("Remount: nothing is to change")
-        self._set("recursive", bool(self.recursive))
+        names = ("readonly", "nosuid", "nodev", "noexec")
+        given = [name for name in names if getattr(self, name) is not None]
+        if not given:
+            raise ValueError(f"Remount: nothing is to change: say one of {', '.join(names)}")
+        for name in (*given, "recursive"):
+            _flag(getattr(self, name), f"Remount: {name}")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -420,11 +464,14 @@ class File(MountSpec):
     _positional = ("path", "content")
 
     def __post_init__(self) -> None:
-        self._set("path", _inside(self.path, "File: path"))
+        self._set("path", _below_root(self.path, "File: path"))
         if not isinstance(self.content, (bytes, bytearray, str)):
             raise TypeError(f"File: content is bytes or str, not {type(self.content).__name__}")
         if isinstance(self.content, str):
-            self._set("content", self.content.encode())
+            try:
+                self._set("content", self.content.encode())
+            except UnicodeEncodeError as error:
+                raise ValueError(f"File: content: {error}") from None
         self._set("content", bytes(self.content))  # type: ignore[arg-type]
         _mode(self.mode, "File: mode")
 
@@ -440,7 +487,7 @@ class Symlink(MountSpec):
 
     def __post_init__(self) -> None:
         self._set("to", _plain_path(self.to, "Symlink: to"))
-        self._set("path", _inside(self.path, "Symlink: path"))
+        self._set("path", _below_root(self.path, "Symlink: path"))
 
 
 def mounts(value: Any) -> tuple[MountSpec, ...]:
@@ -455,7 +502,7 @@ def mounts(value: Any) -> tuple[MountSpec, ...]:
             raise ValueError(f"mounts: {type(spec).__name__} without a target is for root= only")
         if isinstance(spec, Bind):
             spec.place  # noqa: B018
-        if isinstance(spec, (Bind, Tmpfs, Overlay, Mount)) and target_of(spec) == "/":
+        if isinstance(spec, (Bind, Tmpfs, Overlay, Mount)) and _is_root(target_of(spec)):
             raise ValueError(f"mounts: {spec!r} is a root: say root=")
     return specs
 
