@@ -6,9 +6,10 @@
 import os
 
 import pytest
-from support import GID, UID, id_map, needs, running, script
+from support import GID, UID, id_map, needs, ns_id, running, script
 
 from nsext import _idmaps, _subids
+from nsext._limits import LimitedPopen
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -422,6 +423,18 @@ def test_root_has_all_that_it_may_map():
         print(id_map("uid_map", child.pid), id_map("gid_map", child.pid))
     """
     assert script(inside, **keywords) == "[(0, 0, 500), (1000, 1000, 9)] [(0, 0, 700)]"
+
+
+def test_behind_a_second_clone():
+    """Which joins and measurements ask for: then the gate is that one's."""
+    whole = [(0, 0, 2**32 - 1)]
+    with running(new="net") as other:
+        with running(**AUTO, join={"net": other}) as child:
+            assert id_map("uid_map", child.pid) == id_map("gid_map", child.pid) == whole
+            assert ns_id("net", child.pid) == ns_id("net", other.pid)
+    keywords = {**AUTO, "new": "user pid", "init": True, "cpu_limit": None}
+    with running(start=LimitedPopen, **keywords) as child:
+        assert id_map("uid_map", child.program_pid) == whole
 
 
 def test_another_id_with_capabilities():
