@@ -119,8 +119,9 @@ struct nsx_plan {
     uint32_t cwd;           /* the caller's working directory, by its path; 0: none */
     uint32_t size;          /* bytes of the plan in use */
     uint32_t page_size;
-    uint32_t ambient[2];                /* NSX_RAISED: the sets to go back to */
-    uint32_t inheritable[2];            /* NSX_RAISED: the set to go back to */
+    uint32_t ambient[2];   /* NSX_RAISED: the sets to go back to */
+    uint32_t effective[2]; /* these, and the next two, after the helper's exec */
+    uint32_t permitted[2], inheritable[2];
     int32_t landlock_fd;                /* the ruleset; -1: none */
     uint64_t landlock_fs, landlock_net; /* the rights that it limits */
     uint64_t core[2];                   /* RLIMIT_CORE of the program, where the child guards it */

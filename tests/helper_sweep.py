@@ -98,13 +98,13 @@ def _helper_faults(shape: Shape, waits: bool) -> Iterator[Fault]:
     ours += ["socket"] * any(step[0] == "show" for step in shape.compiled.steps)
     for _ in (*shape.joins, *ours):
         yield fault("fcntl")
+    yield fault("capget")
     yield fault("prctl", fails=IGNORED)
     yield fault("geteuid", fails=IGNORED)
     if shape.raised:
-        yield fault("capget")
         for _ in range(64):
             yield fault("prctl", tolerated=(errno.EINVAL,))
-        yield fault("capset")
+        yield fault("capset", tolerated=(errno.EPERM,))
         for _ in range(_last_capability() + 1):  # all, in a new user namespace
             yield fault("prctl")
     yield fault("execveat", tolerated=(errno.ENOENT, errno.EACCES))
@@ -117,9 +117,8 @@ def _helper_faults(shape: Shape, waits: bool) -> Iterator[Fault]:
     yield fault("close", fails=IGNORED)
     if waits:
         yield fault("fcntl", fails=IGNORED)
-    if shape.raised:
-        for call in ("prctl", "capget", "capset"):
-            yield fault(call)
+    for call in ("prctl", "capget", "capset") if shape.raised else ("capget",):
+        yield fault(call)
 
 
 def _last_capability() -> int:

@@ -338,8 +338,7 @@ def test_capabilities_of_a_user_in_its_namespace(uid_map: Any) -> None:
     assert bool(int(permitted)) == (uid_map == "root")
 
 
-AMBIENT = """
-libc = ctypes.CDLL(None)
+ORDINARY = """
 libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
 os.setgroups([]); os.setresgid(23456, 23456, 23456); os.setresuid(12345, 12345, 12345)
 import struct
@@ -347,8 +346,10 @@ header = struct.pack("=Ii", 0x20080522, 0)
 permitted, inheritable = 1 << 13 | 1 << 6 | 1, 1 << 13 | 1
 sets = struct.pack("=6I", permitted, permitted, inheritable, 0, 0, 0)
 assert libc.capset(header, sets) == 0
-assert libc.prctl(47, 2, 13, 0, 0) == 0  # PR_CAP_AMBIENT_RAISE, CAP_NET_RAW
 libc.prctl(4, 1, 0, 0, 0)
+"""
+AMBIENT = """
+assert libc.prctl(47, 2, 13, 0, 0) == 0  # PR_CAP_AMBIENT_RAISE, CAP_NET_RAW
 found = compare()
 assert found == ["0000000000002001", *["0000000000002000"] * 2, found[3], "0000000000002000"], found
 """
@@ -356,10 +357,85 @@ assert found == ["0000000000002001", *["0000000000002000"] * 2, found[3], "00000
 
 def test_ambient_capabilities_live_on(root: None) -> None:
     """What an ordinary user's parent gave it, the program has: the helper takes none of it."""
-    script(_CAPABILITIES + AMBIENT)
+    script(_CAPABILITIES + "libc = ctypes.CDLL(None)" + ORDINARY + AMBIENT)
 
 
 def test_root_without_root(root: None) -> None:
     """SECBIT_NOROOT: uid 0 is nobody special, and keeps its capabilities over no exec."""
     code = "assert ctypes.CDLL(None).prctl(28, 1, 0, 0, 0) == 0\nfound = compare()\n"
     assert script(_CAPABILITIES + code + "print(int(found[1], 16))") == "0"
+
+
+LESS = """
+libc = ctypes.CDLL(None)
+def lower(*numbers):
+    "Give up effective and permitted capabilities, none of them bounding."
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    data = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, data) == 0
+    for number in numbers:
+        for at in (0, 1):
+            data[number // 32 * 3 + at] &= ~(1 << number % 32)
+    assert libc.capset(header, data) == 0
+def waiting(**fields):
+    with nsext.Popen(["true"], paused=True, **fields) as p:
+        p.namespaces.close()
+        return [status(pid)[name] for pid in (p.pid, p.program_pid) for name in ("CapPrm", "CapEff")]
+"""
+
+
+def test_root_that_has_less(root: None) -> None:
+    """By an exec root gets all that is bounding; the set-up does no more than root could here."""
+    script(
+        _CAPABILITIES
+        + LESS
+        + """
+lower(8, 21)  # CAP_SETPCAP, CAP_SYS_ADMIN
+own = status()["CapPrm"]
+assert own != status()["CapBnd"]
+compare()  # the program has them again, in every body
+for fields in ({}, {"init": True}, {"extra_groups": []}):
+    assert set(waiting(**fields)) == {own}, fields
+join = "/proc/self/ns/uts"
+for fields in ({}, {"init": True}, {"kill_on_parent_exit": True}, {"new": "net"}):
+    error = failure(nsext.spawn, ["true"], join=join, **fields)
+    assert (error.errno, error.stage) == (1, "clone" if fields.get("new") else "setup"), error
+"""
+    )
+
+
+def test_root_that_has_nothing(root: None) -> None:
+    """No capability at all, and a program that gets them by its exec."""
+    script(
+        _CAPABILITIES
+        + LESS
+        + """
+lower(*range(int(open("/proc/sys/kernel/cap_last_cap").read()) + 1))
+assert status()["CapPrm"].strip("0") == ""
+assert waiting() == ["0" * 16] * 4
+compare()
+assert failure(nsext.spawn, ["true"], user=5).errno == 1
+"""
+    )
+
+
+def test_a_permitted_capability_that_is_not_bounding(root: None) -> None:
+    """PR_CAPBSET_DROP of what one has: no exec brings it along, the helper's neither."""
+    drop = "libc = ctypes.CDLL(None)\nassert libc.prctl(24, 6, 0, 0, 0) == 0"
+    script(_CAPABILITIES + drop + ORDINARY + AMBIENT)
+
+
+def test_none_is_to_be_made_ambient(root: None) -> None:
+    """SECBIT_NO_CAP_AMBIENT_RAISE: the helper has none, and what needs none works."""
+    script(
+        _CAPABILITIES
+        + LESS
+        + "assert libc.prctl(28, 64, 0, 0, 0) == 0"
+        + ORDINARY
+        + """
+assert libc.prctl(47, 2, 13, 0, 0) == -1
+assert [int(one, 16) for one in compare()[:3]] == [1 << 13 | 1, 0, 0]
+assert waiting(nice=5) == ["0" * 16] * 4
+assert failure(nsext.spawn, ["true"], user=5).errno == 1
+"""
+    )

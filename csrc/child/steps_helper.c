@@ -10,12 +10,15 @@
 #define F_SETFD_ 2
 #define FD_CLOEXEC_ 1
 #define AT_EMPTY_PATH_ 0x1000
+#define EPERM_ 1
 #define ENOENT_ 2
 #define EACCES_ 13
 #define EINVAL_ 22
 
+#define PR_CAPBSET_READ_ 23
 #define PR_GET_SECUREBITS_ 27
 #define SECBIT_NOROOT_ 1
+#define SECBIT_NO_CAP_AMBIENT_RAISE_ 64
 #define PR_CAP_AMBIENT_ 47
 #define PR_CAP_AMBIENT_IS_SET_ 1
 #define PR_CAP_AMBIENT_RAISE_ 2
@@ -38,18 +41,38 @@ NSX_CHILD_CODE static long ambient(long what, long number)
     return nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, what, number, 0, 0, 0);
 }
 
-/* Root keeps its capabilities over an exec by being root; others by ambient
- * ones.  The helper takes both back at once. */
+/* What is permitted and no longer bounding no exec brings along: lost as well. */
+NSX_CHILD_CODE static void without_unbound(struct capability_sets *sets, const uint32_t *before)
+{
+    for (int number = 0; number < 64; number++) {
+        const uint32_t bit = 1u << number % 32;
+        if (sets[number / 32].inheritable & bit & ~before[number / 32] &&
+            sys_prctl(PR_CAPBSET_READ_, (uint64_t)number, 0) != 1)
+            sets[number / 32].inheritable &= ~bit;
+    }
+}
+
+/* Root gets capabilities from an exec by being root, perhaps more than it had; others
+ * keep theirs by ambient ones.  The helper goes back to what is noted here at once. */
 NSX_CHILD_CODE static long keep_capabilities(struct nsx_plan *plan)
 {
     struct capability_header header = {CAPABILITY_VERSION_3, 0};
     struct capability_sets sets[2];
+    long error = sys_capget(&header, sets);
+    if (error < 0)
+        return error;
+    for (int i = 0; i < 2; i++) {
+        plan->effective[i] = sets[i].effective;
+        plan->permitted[i] = sets[i].permitted;
+        plan->inheritable[i] = sets[i].inheritable;
+    }
     const long bits = sys_prctl(PR_GET_SECUREBITS_, 0, 0);
     if (sys_geteuid() == 0 && (bits < 0 || !(bits & SECBIT_NOROOT_)))
         return 0;
-    long error = sys_capget(&header, sets);
-    if (error < 0 || !(sets[0].permitted | sets[1].permitted))
-        return error;
+    if (!(sets[0].permitted | sets[1].permitted))
+        return 0;
+    if (bits > 0 && bits & SECBIT_NO_CAP_AMBIENT_RAISE_)
+        return 0; /* lost, and what needs them fails then */
     for (int number = 0; number < 64; number++) {
         error = ambient(PR_CAP_AMBIENT_IS_SET_, number);
         if (error < 0 && error != -EINVAL_) /* which this kernel does not know */
@@ -57,16 +80,18 @@ NSX_CHILD_CODE static long keep_capabilities(struct nsx_plan *plan)
         if (error == 1)
             plan->ambient[number / 32] |= 1u << number % 32;
     }
-    plan->inheritable[0] = sets[0].inheritable;
-    plan->inheritable[1] = sets[1].inheritable;
     sets[0].inheritable |= sets[0].permitted;
     sets[1].inheritable |= sets[1].permitted;
     error = sys_capset(&header, sets);
+    if (error == -EPERM_) {
+        without_unbound(sets, plan->inheritable);
+        error = sys_capset(&header, sets);
+    }
     if (error < 0)
         return error;
     plan->flags |= NSX_RAISED;
     for (int number = 0; number < 64; number++) {
-        if (!(sets[number / 32].permitted >> number % 32 & 1))
+        if (!((sets[number / 32].permitted & sets[number / 32].inheritable) >> number % 32 & 1))
             continue;
         error = ambient(PR_CAP_AMBIENT_RAISE_, number);
         if (error < 0 && error != -EINVAL_)

@@ -18,6 +18,7 @@ __asm__(NSX_START_ASM);
 #define PR_CAP_AMBIENT_ 47
 #define PR_CAP_AMBIENT_RAISE_ 2
 #define PR_CAP_AMBIENT_CLEAR_ALL_ 4
+#define PR_SET_DUMPABLE_ 4
 #define PR_SET_NAME_ 15
 #define CAPABILITY_VERSION_3 0x20080522u
 #define FAILED 125
@@ -62,6 +63,17 @@ static struct nsx_plan *map_plan(long fd)
     return plan;
 }
 
+static long lower_ambient(const struct nsx_plan *plan)
+{
+    long error = nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_CLEAR_ALL_, 0, 0, 0, 0);
+    for (int number = 0; number < 64 && error >= 0; number++)
+        if (plan->ambient[number / 32] >> number % 32 & 1)
+            error =
+                nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_RAISE_, number, 0, 0, 0);
+    return error;
+}
+
+/* No more than before the exec, by which root has got all that is bounding. */
 static long lower_capabilities(const struct nsx_plan *plan)
 {
     struct {
@@ -71,18 +83,23 @@ static long lower_capabilities(const struct nsx_plan *plan)
     struct {
         uint32_t effective, permitted, inheritable;
     } sets[2];
-    long error = nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_CLEAR_ALL_, 0, 0, 0, 0);
-    for (int number = 0; number < 64 && error >= 0; number++)
-        if (plan->ambient[number / 32] >> number % 32 & 1)
-            error =
-                nsx_syscall(__NR_prctl, PR_CAP_AMBIENT_, PR_CAP_AMBIENT_RAISE_, number, 0, 0, 0);
-    if (error >= 0)
-        error = sys_capget(&header, sets);
+    uint32_t more = 0, gained = 0;
+    long error = sys_capget(&header, sets);
     if (error < 0)
         return error;
-    sets[0].inheritable = plan->inheritable[0];
-    sets[1].inheritable = plan->inheritable[1];
-    return sys_capset(&header, sets);
+    for (int i = 0; i < 2; i++) {
+        gained |= sets[i].permitted & ~plan->permitted[i];
+        more |= (sets[i].effective & ~plan->effective[i]) |
+                (sets[i].inheritable & ~plan->inheritable[i]);
+        sets[i].effective &= plan->effective[i];
+        sets[i].permitted &= plan->permitted[i];
+        sets[i].inheritable &= plan->inheritable[i];
+    }
+    error = more | gained ? sys_capset(&header, sets) : 0;
+    /* An exec that gains any has closed the process to whoever has less: its parent. */
+    if (error >= 0 && gained)
+        error = sys_prctl(PR_SET_DUMPABLE_, 1, 0);
+    return error;
 }
 
 /* "-" or "-user" in place of a plan: somebody has to be in a namespace while
@@ -147,6 +164,8 @@ void nsx_helper_main(const uintptr_t *stack)
     if (plan->parent_pidfd >= 0)
         sys_fcntl(plan->parent_pidfd, F_SETFD_, FD_CLOEXEC_);
     if (error >= 0 && plan->flags & NSX_RAISED)
+        error = lower_ambient(plan);
+    if (error >= 0)
         error = lower_capabilities(plan);
     if (error < 0) {
         nsx_child_failed(plan, error, -1);
