@@ -43,16 +43,17 @@ struct nsx_blob {
 
 /* What the child reports.  The parent reads it when ctid has become 0. */
 struct nsx_record {
-    uint32_t ctid;       /* futex; 1 until the child has left this memory (CLEARTID) */
-    uint32_t hold;       /* robust futex of a child in the helper; OWNER_DIED when it left */
-    uint32_t gate;       /* futex; 1: the id maps are written */
-    uint32_t init_ready; /* futex; 1: the init has let go of every descriptor */
-    uint32_t relay;      /* futex; 1: the caller holds the second clone's pidfd */
-    uint32_t relay_pid;  /* of the second clone, as the caller sees it; 0: none yet */
-    uint32_t paused;     /* 1: the child waits at its checkpoint */
-    uint32_t resume;     /* futex; 1: go on */
-    uint32_t step;       /* the step being run */
-    uint32_t failed;     /* 1: that step failed, errno and aux say how */
+    uint32_t ctid;         /* futex; 1 until the child has left this memory (CLEARTID) */
+    uint32_t hold;         /* robust futex of a child in the helper; OWNER_DIED when it left */
+    uint32_t gate;         /* futex; 1: the id maps are written */
+    uint32_t init_ready;   /* futex; 1: the init has let go of every descriptor */
+    uint32_t relay;        /* futex; 1: the caller holds the second clone's pidfd */
+    uint32_t relay_pid;    /* of the second clone, as the caller sees it; 0: none yet */
+    uint32_t relay_mapped; /* 1: its id maps are written: NSX_RELAY_IDS */
+    uint32_t paused;       /* 1: the child waits at its checkpoint */
+    uint32_t resume;       /* futex; 1: go on */
+    uint32_t step;         /* the step being run */
+    uint32_t failed;       /* 1: that step failed, errno and aux say how */
     int32_t error;
     int32_t inner_pid; /* of the program, as it sees itself */
     int32_t status;    /* init: wait status of the program, when ended is 1 */
@@ -78,6 +79,11 @@ struct nsx_join {
 enum nsx_init_flag {
     NSX_INIT_PARENT = 1, /* ends when the parent does */
     NSX_INIT_GROUP = 2,  /* the program has a process group of its own */
+};
+
+enum nsx_relay_flag {
+    NSX_RELAY_CGROUP = 1, /* born in the cgroup */
+    NSX_RELAY_IDS = 2,    /* in a user namespace that has the ids of its maker's */
 };
 
 enum nsx_caps_flag {

@@ -82,6 +82,7 @@ def _argument(value: Any) -> int:
 _REFUSED = (
     "env",
     "join",
+    "disable_userns",
     "oom_score_adj",
     "user",
     "group",
@@ -110,7 +111,7 @@ def clone(
     entry: an address, a ctypes or cffi function pointer, or a PyCapsule.
     arg: an int or a cffi pointer.
     stack_size: bytes, at least 16 KiB.
-    sandbox, fields: as for spawn(); what needs an exec (env, join, oom_score_adj,
+    sandbox, fields: as for spawn(); what needs an exec (env, join, disable_userns, oom_score_adj,
         user, group, extra_groups, init, kill_on_parent_exit) is refused.
 
     Raises TypeError for a Python callable, which cannot run there; SpawnError.

@@ -45,6 +45,8 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0, exact: bool = Fal
     In a root of somebody else's files, or among mounts of them, "#!/proc/self/exe" is the same
     threat; and what is mounted may take long.
 
+    disable_userns takes a second clone as well, and files of /proc for it.
+
     In a control group with a limit of memory, the OOM killer would take all who share it.  So a
     child in our memory is never in another group than ours: the helper's second clone is the one
     that is born there.
@@ -63,7 +65,7 @@ def body_of(spec: Spec, paused: bool = False, joined: int = 0, exact: bool = Fal
         return "helper"
     if spec.oom_score_adj is not None:
         return "helper"
-    if spec.cgroup is not None:
+    if spec.cgroup is not None or spec.disable_userns:
         return "helper"
     if paused or exact or spec.init or spec.kill_on_parent_exit or has_mounts(spec):
         return "helper"
@@ -138,6 +140,19 @@ def _id_steps(spec: Spec) -> tuple[list[Step], bytes | None, bytes | None]:
     if not is_parents(uid_map):
         steps.append(("uid_map", _own_id(uid_map)))
     return steps, parents[0], parents[1]
+
+
+def first_inside(ranges: Any) -> int:
+    """The lowest id inside of a map with ranges; 0 for another one."""
+    return min(first for first, _, _ in ranges) if isinstance(ranges, tuple) else 0
+
+
+def _mapped_id(spec: Spec) -> list[Step]:
+    """Ranges may leave out the caller's own id, and then he may make no user namespace."""
+    maps = spec.uid_map, spec.gid_map
+    if not any(isinstance(ranges, tuple) for ranges in maps):
+        return []
+    return [("mapped_id", *(first_inside(ranges) for ranges in maps))]
 
 
 def _offset_lines(offsets: Any) -> bytes:
@@ -234,6 +249,7 @@ def _session_steps(spec: Spec) -> list[Step]:
 
 
 INIT_PARENT, INIT_GROUP = 1, 2
+RELAY_CGROUP, RELAY_IDS = 1, 2
 
 
 def _init_step(spec: Spec) -> Step:
@@ -303,7 +319,15 @@ def compile(
     if new & _flags.NEWUSER:
         ids, uid_map, gid_map = _id_steps(spec)
     steps: list[Step] = []
-    if body == "helper" and (joined or exact or grouped):
+    if spec.disable_userns:
+        # The other namespaces are the inner user namespace's, so that its root has them.
+        steps += [*ids, ("helper",), *_early_steps(spec)]
+        if grouped:
+            steps.append(("cgroup",))  # another id may not be allowed to
+        steps += [*_mapped_id(spec), ("limit_userns",), ("relay", at_clone, RELAY_IDS)]
+        steps.append(("no_userns",))
+        at_clone = _flags.NEWUSER
+    elif body == "helper" and (joined or exact or grouped):
         # New namespaces belong inside the joined ones: they are made after, by a second clone,
         # which alone comes into a joined pid namespace.
         steps += [("helper",), *_early_steps(spec)]
@@ -315,7 +339,7 @@ def compile(
             steps.append(("join_as_root",))
         into = grouped and not joined
         if at_clone or exact or into or joined & _flags.NEWPID:
-            steps.append(("relay", at_clone, int(into)))
+            steps.append(("relay", at_clone, RELAY_CGROUP if into else 0))
         steps += ids
         at_clone = 0
     else:

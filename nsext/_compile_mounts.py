@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from . import _flags
+from ._compile import first_inside
 from ._mounts import (
     Bind,
     Cgroup2,
@@ -235,16 +236,12 @@ def _fresh_proc(spec: Spec) -> bool:
     return bool(new & _flags.NEWPID and new & _flags.NEWNS) and not named
 
 
-def _first_inside(ranges: Any) -> int:
-    return min(first for first, _, _ in ranges) if isinstance(ranges, tuple) else 0
-
-
 def _fs_ids(spec: Spec) -> list[Step]:
     """Ranges may leave out the caller's own id, to whom then nothing can belong."""
     maps = spec.uid_map, spec.gid_map
     if not any(isinstance(ranges, tuple) for ranges in maps):
         return []
-    return [("fs_ids", *(_first_inside(ranges) for ranges in maps))]
+    return [("fs_ids", *(first_inside(ranges) for ranges in maps))]
 
 
 def _binds(spec: Spec) -> list[Bind]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
-from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE
+from ._compile import MS_PRIVATE, MS_SHARED, MS_SLAVE, RELAY_CGROUP
 from ._describe_mounts import MOUNT_TARGETS, describe_mount, describe_mount_failure
 from ._flags import BY_KIND, kind_names
 from ._privilege_words import describe_privilege, describe_privilege_failure
@@ -28,6 +28,9 @@ _PLAIN = {
     "init_death": "ask for SIGKILL at the init's death",
     "parent_death": "ask for SIGKILL at the parent's death",
     "join": "join namespaces",
+    "mapped_id": "become an id that the maps have",
+    "limit_userns": "write '1' to /proc/sys/user/max_user_namespaces",
+    "no_userns": "verify that no user namespace can be made",
     "cgroup": "enter the control group",
     "join_as_root": "become root of the joined user namespace",
     "show": "show the namespaces to the parent",
@@ -64,6 +67,11 @@ _PARTS = {
     ("fs_ids", 10): "mount a tmpfs to work in",
     ("relay", 1): "open cgroup.procs of the control group",
     ("relay", 2): "enter the control group by cgroup.procs",
+    ("relay", 3): "read the own /proc/self/gid_map",
+    ("relay", 4): "read the own /proc/self/uid_map",
+    ("relay", 5): "write /proc/PID/gid_map of the inner user namespace",
+    ("relay", 6): "write /proc/PID/uid_map of the inner user namespace",
+    ("limit_userns", 1): "open /proc/sys/user/max_user_namespaces",
     ("enter_time", 1): "open /proc/self/ns/time_for_children",
     **{("show", part): f"open /proc/self/ns/{kind}" for part, kind in enumerate(BY_KIND, 1)},
     ("show", len(BY_KIND) + 1): "open the root",
@@ -76,6 +84,7 @@ _PATHS = {
     "uid_map": "/proc/self/uid_map",
     "time_offsets": "/proc/self/timens_offsets",
     "oom_score_adj": "/proc/self/oom_score_adj",
+    "limit_userns": "/proc/sys/user/max_user_namespaces",
 }
 
 
@@ -122,9 +131,9 @@ def describe(step: Step, steps: tuple[Step, ...] = ()) -> str:
             return f"setresuid {uid}"
         case "pty", (_, rows, columns):
             return f"open a terminal of the new /dev/pts, {rows} by {columns}"
-        case "relay", (flags, into):
+        case "relay", (flags, how):
             new = f" with new {kind_names(flags)}" if flags else ""
-            return f"clone again{new}{' into the control group' if into else ''}"
+            return f"clone again{new}{' into the control group' if how & RELAY_CGROUP else ''}"
         case "init", (_,):
             return "start the program from its init"
         case "setpgid", (group,):
@@ -171,7 +180,7 @@ def describe_failure(step: Step, aux: int, steps: tuple[Step, ...] = ()) -> str:
 
 def is_about_cgroup(step: Step) -> bool:
     """Does *step* put the child into its control group?"""
-    return step[0] == "cgroup" or (step[0] == "relay" and bool(step[2]))
+    return step[0] == "cgroup" or (step[0] == "relay" and bool(step[2] & RELAY_CGROUP))
 
 
 def step_path(step: Step) -> str | None:

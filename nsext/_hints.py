@@ -106,6 +106,13 @@ def step_hint(name: str, number: int, new: int) -> str | None:
         return "joining needs CAP_SYS_ADMIN in the user namespace that owns it; join that, too"
     if name in ("propagation", "pivot") and number == errno.EINVAL:
         return _causes.NO_MOUNT_POINT
+    if name == "limit_userns":
+        if number == errno.EROFS:
+            return "/proc/sys is mounted read-only, as container engines do"
+        if number == errno.ENOENT:
+            return "/proc is not mounted, or not all of it"
+    if name == "no_userns" and number == errno.EOPNOTSUPP:
+        return "there is room for one more, in spite of the limit"
     if name == "relay":
         return clone_hint(number, 0)
     if number == errno.EINVAL and name in ("setuid", "setgid", "setgroups"):

@@ -60,6 +60,7 @@ class NamespaceFields(TypedDict, total=False):
     seccomp: Seccomp | None
     landlock: Landlock | Mapping[str, Any] | None
     landlock_strict: bool
+    disable_userns: bool
     keyring: Keyring | None
     cgroup: CgroupLike | None
     init: bool

@@ -80,6 +80,7 @@ class Spec(_Kept):
     seccomp: Seccomp | None = None
     landlock: Landlock | Mapping[str, Any] | None = None
     landlock_strict: bool = True
+    disable_userns: bool = False
     keyring: Keyring | None = None
     cgroup: CgroupLike | None = None
     init: bool = False
@@ -254,6 +255,7 @@ _NORMAL: dict[str, Any] = {
     "landlock": lambda value: _landlock(value),
     "landlock_strict": _truth,
     "seccomp": lambda value: _filters(value),
+    "disable_userns": _truth,
     "keyring": _one_of("keyring", "new", "inherit"),
     "cgroup": _normal_cgroup,
     "init": _truth,
@@ -274,6 +276,7 @@ _NEEDS: tuple[tuple[str, int], ...] = (
     ("loopback", _flags.NEWNET),
     ("uid_map", _flags.NEWUSER),
     ("gid_map", _flags.NEWUSER),
+    ("disable_userns", _flags.NEWUSER),
     ("propagation", _flags.NEWNS),
     ("proc", _flags.NEWNS),
     ("root", _flags.NEWNS),
@@ -296,6 +299,11 @@ def _check_namespaces(spec: Spec) -> None:
 
 def _check_privileges(spec: Spec) -> None:
     """Refuse what contradicts itself."""
+    if spec.disable_userns and spec.join is not None:
+        raise ValueError(
+            "disable_userns= with join=: the user namespace in which no other can be made comes "
+            "first, and from there nothing of the caller's can be joined"
+        )
     if spec.ambient and spec.capabilities is not None and spec.capabilities != "all":
         more = [name for name in spec.ambient if name not in spec.capabilities]
         if more:

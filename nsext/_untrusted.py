@@ -72,5 +72,6 @@ def defaults() -> dict[str, Any]:
         "capabilities": (),
         "no_new_privs": True,
         "seccomp": seccomp_default(),
+        "disable_userns": True,
         "keyring": "new",
     }

@@ -20,7 +20,7 @@ from sweep import IGNORED as ALSO_IGNORED
 from sweep import capability_calls, check_error, differences, fd_calls, step_calls
 
 from nsext import _native
-from nsext._compile import INIT_GROUP, INIT_PARENT, Compiled
+from nsext._compile import INIT_GROUP, INIT_PARENT, RELAY_CGROUP, RELAY_IDS, Compiled
 from nsext._describe import describe
 from nsext._flags import BY_KIND, CloneFlags
 
@@ -79,7 +79,7 @@ class Shape(NamedTuple):
     compiled: Compiled
     pairs: tuple[tuple[int, int], ...]  # all of them close-on-exec
     joins: tuple[int, ...] = ()  # kinds, in the order of the table
-    unmapped: bool = False  # the own id, in the joined user namespace
+    unmapped: bool = False  # the own id, in the user namespace that is joined or the first new one
     raised: bool = False  # a nonzero uid inside, with capabilities
     grouped: bool = False  # into a control group
     close_ranges: int = 1  # as many as the table has gaps: see covers()
@@ -205,15 +205,36 @@ def _faults_of(step: Any, shape: Shape, waits: bool, in_helper: bool) -> Iterato
                 yield Fault(0, 0, "setresgid")
                 yield Fault(0, 0, "setresuid")
         case "relay":
-            if step[2]:  # where it is refused, the helper goes there itself
+            if step[2] & RELAY_IDS:
+                for aux in (3, 4):
+                    for call in ("openat", "read", "read"):
+                        yield Fault(0, 0, call, aux)
+                    yield Fault(0, 0, "close", aux, fails=IGNORED)
+            if step[2] & RELAY_CGROUP:  # where it is refused, the helper goes there itself
                 yield Fault(0, 0, "clone3", tolerated=(errno.EPERM, errno.ENOSYS))
             else:
                 yield Fault(0, 0, "clone")
+            if step[2] & RELAY_IDS:
+                for aux in (5, 6):
+                    yield Fault(0, 0, "openat", aux)
+                    yield Fault(0, 0, "write", aux)
+                    yield Fault(0, 0, "close", aux, fails=IGNORED)
             yield Fault(0, 0, "exit_group", fails=IGNORED, killed=IGNORED)
             yield Fault(1, 0, "gettid")
             yield Fault(1, 0, "set_robust_list")
-            if step[2]:
+            if step[2] & RELAY_CGROUP:
                 yield Fault(1, 0, "close", fails=IGNORED)
+        case "mapped_id":
+            if shape.unmapped:
+                yield Fault(0, 0, "setresgid")
+                yield Fault(0, 0, "setresuid")
+            yield Fault(0, 0, "prctl")
+        case "limit_userns":
+            yield Fault(0, 0, "openat", 1)
+            yield Fault(0, 0, "write", 2)
+            yield Fault(0, 0, "close", 2, fails=IGNORED)
+        case "no_userns":
+            yield Fault(0, 0, "unshare", tolerated=(errno.ENOSPC,))
         case "cgroup":
             yield Fault(0, 0, "openat", 1)
             yield Fault(0, 0, "write", 2)

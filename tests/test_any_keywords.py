@@ -113,6 +113,7 @@ VALUES = {
     "ambient": st.sampled_from([(), ["net_raw"], ["no"]]),
     "no_new_privs": FLAG,
     "keyring": st.sampled_from(["new", "inherit", None, "old"]),
+    "disable_userns": FLAG,
     "init": FLAG,
     "kill_on_parent_exit": FLAG,
 }

@@ -118,6 +118,10 @@ SAMPLES = {
             {"read": ["/etc", "/usr"], "tcp_bind": ()},
         )
     ],
+    "disable_userns": [
+        ("--new user --disable-userns", True),
+        ("--new user --no-disable-userns", False),
+    ],
     "landlock_strict": [("--landlock-strict", True), ("--no-landlock-strict", False)],
     "seccomp": [("--seccomp default --seccomp default", ["default", "default"])],
     "keyring": [("--keyring new", "new")],

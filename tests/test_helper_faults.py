@@ -86,6 +86,14 @@ CASES: dict[str, dict[str, Any]] = {
     "join, new user": {"join": "net", "new": "user pid mnt time", "init": True, "paused": True},
     "cgroup": {"cgroup": True, "new": "pid cgroup user", "paused": True},
     "join, cgroup": {"cgroup": True, "join": "uts pid", "new": "cgroup"},
+    "no userns": {"disable_userns": True, "new": "user pid mnt", "init": True},
+    "no userns, foreign": {
+        "disable_userns": True,
+        "new": "user",
+        "uid_map": FOREIGN,
+        "gid_map": FOREIGN,
+        "cgroup": True,
+    },
     "join, ranges": {"join": "uts", "new": "user", "uid_map": LINES, "gid_map": LINES, "user": 3},
 }
 
@@ -134,8 +142,8 @@ class Case:
             compiled,
             self._pairs(3, 4, 5),
             kinds,
-            unmapped=bool(joined & CloneFlags.NEWUSER),
-            raised=name == "raised",
+            unmapped=bool(joined & CloneFlags.NEWUSER) or "foreign" in name,
+            raised=name == "raised" or "foreign" in name,
             grouped=grouped,
         )
 

@@ -8,11 +8,12 @@ import errno
 import json
 import os
 import signal
+from pathlib import Path
 
 import faults
 import pytest
 from helping import HELPER_TEXT
-from support import is_plain, namespaces, ns_id, running, script, sh, status
+from support import ask, is_plain, namespaces, ns_id, running, script, sh, status
 
 import nsext
 from nsext import _native
@@ -143,6 +144,91 @@ def test_relay():
 @fails("relay")
 def test_relay_fails():
     refused("clone", 11, "clone again", join=True)
+
+
+RANGES = [(3, 100000, 1000)]
+NO_USERNS = {"new": "user", "disable_userns": True}
+
+
+@does("mapped_id")
+def test_mapped_id():
+    """Whose own ids the maps lack is the first of them."""
+    with running(**NO_USERNS, uid_map=RANGES, gid_map=RANGES) as child:
+        assert status(child.pid)["Uid"].split() == ["100000"] * 4
+        assert status(child.pid)["Gid"].split() == ["100000"] * 4
+    with running(**NO_USERNS, uid_map=[(0, 0, 5)], gid_map=RANGES) as child:
+        assert status(child.pid)["Uid"].split() == ["0"] * 4
+        assert status(child.pid)["Gid"].split() == ["100000"] * 4
+
+
+@fails("mapped_id")
+def test_mapped_id_fails():
+    refused("setresuid", 11, "that the maps have", **NO_USERNS, uid_map=RANGES, gid_map=RANGES)
+
+
+@does("limit_userns")
+def test_limit_userns():
+    """It is that of the outer user namespace; the inner one has its own, which does not count."""
+    path = "/proc/sys/user/max_user_namespaces"
+    here = Path(path).read_text()
+    outer = f"""
+    fd = os.open("/proc/{{}}/ns/user", os.O_RDONLY)
+    parent = ctypes.CDLL(None).ioctl(fd, 0xB702)  # NS_GET_PARENT
+    nsext.setns(parent, "user")
+    print(Path("{path}").read_text())
+    """
+    with running(**NO_USERNS) as child:
+        assert script(outer.format(child.pid)) == "1"
+        assert int(sh(f"cat {path}", join=child)) > 1
+    assert Path(path).read_text() == here
+
+
+@fails("limit_userns")
+def test_limit_userns_fails():
+    script("""
+    own_mounts()
+    mount("/proc/sys", "/proc/sys", None, 0x1000)
+    mount("none", "/proc/sys", None, 0x1021)  # MS_REMOUNT | MS_BIND | MS_RDONLY
+    before = state()
+    error = failure(nsext.run, ["true"], new="user", disable_userns=True)
+    assert is_plain(error) and (error.errno, error.stage) == (errno.EROFS, "setup"), repr(error)
+    assert error.step == "open /proc/sys/user/max_user_namespaces", error.step
+    assert error.path == "/proc/sys/user/max_user_namespaces" and "read-only" in error.hint
+    assert not changes(before, state())
+    """)
+
+
+@does("no_userns")
+def test_no_userns():
+    code = """
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    print(json.dumps([libc.unshare(0x10000000), ctypes.get_errno(), os.getuid()]))
+    """
+    assert ask(code, **NO_USERNS) == [-1, errno.ENOSPC, 0]
+
+
+@fails("no_userns")
+def test_no_userns_fails():
+    """Whatever else the kernel says is no answer, and least of all a success."""
+    script("""
+    own_mounts()
+    mount("tmpfs", "/proc/sys/user", "tmpfs")
+    Path("/proc/sys/user/max_user_namespaces").touch()
+    before = state()
+    error = failure(nsext.run, ["true"], new="user", disable_userns=True)
+    assert is_plain(error) and (error.errno, error.stage) == (errno.EOPNOTSUPP, "setup"), error
+    assert error.step == "verify that no user namespace can be made", error.step
+    assert "room for one more" in error.hint
+    assert not changes(before, state())
+    """)
+    script("""
+    refuse(unshare=1)
+    before = state()
+    error = failure(nsext.run, ["true"], new="user", disable_userns=True)
+    assert error.errno == 1 and "no user namespace" in error.step, error
+    assert not changes(before, state())
+    """)
 
 
 @does("init")

@@ -20,7 +20,7 @@ OTHERS = [
     Sandbox(join={"net mnt": 12, "uts": "/run/uts"}, user="nobody", extra_groups=()),
     Sandbox(join="/run/netns/blue", rlimits={"nofile": 5, "as": (2**63, 2**64 - 2)}),
     Sandbox(new="user", uid_map=7, gid_map=[(0, 100000, 65536), (65536, 5, 1)], env={}),
-    Sandbox(new="user", uid_map="auto", gid_map="auto"),
+    Sandbox(new="user", uid_map="auto", gid_map="auto", disable_userns=True),
     Sandbox(new="time", time_offsets={"boottime": 86400}, umask=0),
     Sandbox(new="mnt", root="/srv", mounts=[nsext.File("/a", b"\xff"), nsext.Mask("/b")]),
     Sandbox(new="mnt", mounts=[nsext.Bind("/a", "/b", idmap=[(0, 1, 2)]), nsext.Dir("/d")]),

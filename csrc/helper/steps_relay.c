@@ -8,6 +8,7 @@
  * born into one.
  */
 #include "second.h"
+#include "userns.h"
 
 #define CLONE_PARENT_SETTID_ 0x00100000
 #define EBADF_ 9
@@ -52,21 +53,52 @@ NSX_CHILD_CODE static long clone_into_cgroup(struct nsx_child *child, uint64_t f
     return error;
 }
 
-/* arg 0: CLONE_NEW*; arg 1: 1: into the cgroup. */
+NSX_CHILD_CODE static void end(void) __attribute__((noreturn));
+NSX_CHILD_CODE static void end(void)
+{
+    nsx_syscall(__NR_exit_group, 0, 0, 0, 0, 0, 0);
+    __builtin_trap(); /* a filter refuses even that */
+}
+
+/* Into a user namespace within ours, whose id maps only we may write.  Where we fail
+ * then, the caller ends the second one.  On the stack, and that before it comes to
+ * be: it has what is below of it. */
+NSX_CHILD_CODE __attribute__((noinline)) static long clone_with_ids(struct nsx_child *child,
+                                                                    uint64_t flags,
+                                                                    struct nsx_second *second)
+{
+    struct nsx_plan *plan = child->plan;
+    struct nsx_maps maps;
+    long error = nsx_helper_read_maps(child, &maps);
+    if (error < 0)
+        return error;
+    const long pid = nsx_helper_clone((long)flags, &plan->record.relay_pid, NULL, second);
+    if (pid < 0)
+        return pid;
+    error = nsx_helper_write_maps(child, pid, &maps);
+    if (error < 0)
+        nsx_child_failed(plan, error, child->aux);
+    else
+        __atomic_store_n(&plan->record.relay_mapped, 1, __ATOMIC_RELEASE);
+    end();
+}
+
+/* arg 0: CLONE_NEW*; arg 1: NSX_RELAY_*. */
 NSX_CHILD_CODE long step_relay(struct nsx_child *child, const struct nsx_step *step)
 {
     struct nsx_plan *plan = child->plan;
     struct nsx_second second = {.plan = plan, .hold = child->hold, .begin = begin};
     second.step = plan->record.step;
-    /* With our table of descriptors, not a copy: we end, and touch it no more. */
+    /* With our table of descriptors, not a copy: we end, and leave it as it is. */
     const uint64_t flags = step->arg[0] | NSX_CLONE_PARENT | CLONE_PARENT_SETTID_ | NSX_CLONE_FILES;
     long pid;
-    if (step->arg[1])
+    if (step->arg[1] & NSX_RELAY_IDS)
+        pid = clone_with_ids(child, flags, &second);
+    else if (step->arg[1] & NSX_RELAY_CGROUP)
         pid = clone_into_cgroup(child, flags, &second);
     else
         pid = nsx_helper_clone((long)flags, &plan->record.relay_pid, NULL, &second);
     if (pid < 0)
         return pid;
-    nsx_syscall(__NR_exit_group, 0, 0, 0, 0, 0, 0);
-    __builtin_trap();
+    end();
 }

@@ -273,7 +273,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     uint64_t all = ~0ull;
 
     plan->record = (struct nsx_record){.ctid = 1};
-    if (find(plan, NSX_OP_uid_map) || find(plan, NSX_OP_gid_map)) {
+    if (find(plan, NSX_OP_uid_map) || find(plan, NSX_OP_gid_map) || find(plan, NSX_OP_mapped_id)) {
         plan->euid = (uint32_t)geteuid();
         plan->egid = (uint32_t)getegid();
     }
@@ -295,7 +295,10 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     spawn->nsteps = blob_of(plan)->nsteps;
     spawn->has_init = has_init(plan);
     spawn->trusted = spawn->has_init && is_trusted(plan);
-    spawn->has_relay = find(plan, NSX_OP_relay) != NULL;
+    const struct nsx_step *relay = find(plan, NSX_OP_relay);
+    spawn->has_relay = relay != NULL;
+    spawn->relay_has_ids = relay && relay->arg[1] & NSX_RELAY_IDS;
+    spawn->relay_has_gate = relay && gate && gate > relay;
     spawn->has_filter = find(plan, NSX_OP_seccomp) != NULL;
     spawn->gate = gate ? (int)(gate - blob_of(plan)->step) : -1;
     nsx_pool_sweep(spawn->pool);
@@ -331,7 +334,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     if (plan->flags & NSX_IN_HELPER)
         guess_hold(spawn);
 
-    if (spawn->gate >= 0 && !spawn->has_relay)
+    if (spawn->gate >= 0 && !spawn->relay_has_gate)
         return write_maps(spawn);
     return NSX_BUSY;
 }
@@ -402,18 +405,17 @@ static enum nsx_state go_on_with_relay(struct nsx_spawn *spawn)
     __atomic_store_n(&plan->record.hold, 0, __ATOMIC_RELEASE);
     __atomic_store_n(&plan->record.relay, 1, __ATOMIC_RELEASE);
     sys_futex(&plan->record.relay, NSX_FUTEX_WAKE, 1, NULL);
-    return spawn->gate >= 0 ? write_maps(spawn) : NSX_BUSY;
+    return spawn->relay_has_gate ? write_maps(spawn) : NSX_BUSY;
 }
 
 /* Within timeout ns?  Whatever signals come. */
-static int nsx_parent_has_ended(int pidfd, int64_t timeout)
+static int nsx_parent_has_ended(int pidfd, int64_t timeout, struct nsx_end *end)
 {
     const int64_t deadline = nsx_now() + timeout;
-    struct nsx_end end;
     int done;
     do {
         const int64_t left = deadline - nsx_now();
-        done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 0, &end, NULL);
+        done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 0, end, NULL);
     } while (done == -EINTR);
     return done == 1;
 }
@@ -426,13 +428,18 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
     struct nsx_record record;
     memcpy(&record, &plan->record, sizeof record);
     __asm__ volatile("" ::: "memory"); /* and not read again */
-    if (!record.failed) {
-        const int taken = take_over(spawn);
-        if (taken < 0)
-            return fail(spawn, (struct nsx_failure){.step = -1, .error = -taken});
-        if (taken)
-            return go_on_with_relay(spawn);
-    }
+    /* The second clone is nothing without the maps that the first one writes. */
+    const int unmapped = spawn->relay_has_ids && !spawn->relayed && !record.relay_mapped;
+    struct nsx_end first = {.exited = 1};
+    if (unmapped && !record.failed)
+        nsx_parent_has_ended(spawn->pidfd, SECOND, &first);
+    const int taken = take_over(spawn);
+    if (taken < 0)
+        return fail(spawn, (struct nsx_failure){.step = -1, .error = -taken});
+    if (taken && !record.failed && !unmapped)
+        return go_on_with_relay(spawn);
+    if (taken)
+        nsx_parent_signal(spawn->pidfd, SIGKILL);
     if (record.step >= spawn->nsteps)
         record.step = spawn->nsteps - 1;
     const int last = record.step + 1 == spawn->nsteps;
@@ -457,7 +464,7 @@ static enum nsx_state child_left(struct nsx_spawn *spawn)
             end.status = report.ended ? report.status & 0x7f : 0;
         }
         failure.error = 0;
-        failure.signal = end.status;
+        failure.signal = !taken ? end.status : first.exited ? 0 : first.status;
     }
     if (record.failed) {
         memcpy(spawn->text, plan->text, sizeof spawn->text - 1);
@@ -554,7 +561,8 @@ void nsx_parent_abort(struct nsx_spawn *spawn, int *step_reached)
     nsx_parent_signal(spawn->pidfd, SIGKILL);
     /* What the helper has cloned meanwhile goes as well. */
     if (spawn->has_relay && !spawn->relayed) {
-        if (!nsx_parent_has_ended(spawn->pidfd, SECOND)) {
+        struct nsx_end end;
+        if (!nsx_parent_has_ended(spawn->pidfd, SECOND, &end)) {
             bury(spawn, 1); /* to limbo, with the plan that the second one may use */
             return;
         }

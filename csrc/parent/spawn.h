@@ -44,6 +44,8 @@ struct nsx_spawn {
      * write, and an init's program may be root over the init. */
     uint32_t nsteps;
     int has_init, has_relay, has_filter;
+    int relay_has_ids;  /* the first clone writes the second one's id maps */
+    int relay_has_gate; /* the gate is the second one's */
     int trusted;        /* the init's program gains nothing by the plan */
     int over;           /* for the caller to note that it has reaped the init */
     int gate;           /* index of the step; -1: none */

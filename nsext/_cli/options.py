@@ -314,6 +314,7 @@ FIELD_OPTIONS: tuple[Option, ...] = (
         _landlock,
     ),
     _field("landlock_strict", "all of it, or none (the default)"),
+    _field("disable_userns", "the program can make no user namespace"),
     _field("seccomp", "default, or a file with BPF; loaded in order", "default|FILE", _filters),
     _field("keyring", "the session keyring: new or inherit", "HOW", _last),
     _field("cgroup", "a group's directory; or limits of a new one", "PATH|KEY=VALUE", _cgroup),
