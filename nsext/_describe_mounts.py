@@ -19,9 +19,10 @@ _FS_PARTS = {
     9: "{0}: write",
     10: "{0}: mount a tmpfs for it",
     11: "{0}: look for mounts below a lower directory",
-    12: "{0}: read /proc/self/mountinfo",
+    12: "{0}: read /proc",
     16: "{0}: the mount point",
     17: "{0}: look at what is mounted below",
+    19: "{0}: look at what is mounted below",
 }
 _PIVOT_PARTS = {13: "enter the new root", 14: "detach the old root", 15: "look from the new root"}
 

@@ -43,6 +43,7 @@ enum nsx_fs_part {
     PART_ROOT = 16,     /* the mount point is the root directory itself */
     PART_MOVED = 17,    /* what is mounted was renamed meanwhile */
     PART_LIMIT = 18,    /* RLIMIT_NOFILE */
+    PART_BELOW = 19,    /* what is mounted below */
 };
 
 enum nsx_fs_flag {

@@ -242,7 +242,7 @@ NSX_CHILD_CODE long fs_make(struct nsx_child *child, const struct fs_new *fs)
         data[i] = fs->options[i] ? fs->options[i] : ',';
     data[fs->options_size ? fs->options_size - 1 : 0] = 0;
     struct fs_call call = {.source = -1,
-                           .name = *fs->source ? fs->source : fs->type,
+                           .name = *fs->source ? fs->source : "none", /* as fsmount(2) says then */
                            .type = fs->type,
                            .flags = (long)fs->flags,
                            .data = data};
@@ -296,6 +296,7 @@ NSX_CHILD_CODE static long remount_below(const struct fs_visit *visit, const cha
 {
     struct nsx_child *child = visit->child;
     struct nsx_statx status;
+    child->aux = PART_BELOW;
     long fd = nsx_resolve(visit->directory, path, NSX_O_PATH);
     if (fd < 0 && fd != -ENOENT_ && fd != -ENOTDIR_)
         return fd;

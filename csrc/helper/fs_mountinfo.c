@@ -11,11 +11,13 @@ struct reader {
 };
 
 /* One line without its end, cut at size; 0: no more, -errno. */
-NSX_CHILD_CODE static long read_line(struct reader *reader, char *line, size_t size)
+NSX_CHILD_CODE static long read_line(struct nsx_child *child, struct reader *reader, char *line,
+                                     size_t size)
 {
     size_t used = 0;
     for (;;) {
         if (reader->at == reader->end) {
+            child->aux = PART_PROC;
             const long got = sys_read(reader->fd, reader->buffer, sizeof reader->buffer);
             if (got <= 0)
                 return got < 0 ? got : (long)used;
@@ -137,7 +139,7 @@ NSX_CHILD_CODE static long read_all(const struct fs_visit *visit, struct below *
     long error = open_mountinfo(visit->child, &reader);
     if (error < 0)
         return error;
-    while ((error = read_line(&reader, line, sizeof line)) > 0) {
+    while ((error = read_line(visit->child, &reader, line, sizeof line)) > 0) {
         const struct mount_line mount = parse(line);
         error = visit_line(visit, below, &mount);
         if (error < 0)
@@ -176,6 +178,7 @@ NSX_CHILD_CODE long fs_below(const struct fs_visit *visit)
     struct nsx_statx status;
     char again[PATH_SIZE];
     uint32_t before;
+    visit->child->aux = PART_BELOW;
     long error = sys_statx(visit->directory, "", NSX_AT_EMPTY_PATH, &status);
     if (error >= 0)
         error = own_path(visit->child, visit->directory, below.own);
@@ -247,7 +250,7 @@ NSX_CHILD_CODE long fs_is_hidden(struct nsx_child *child, uint64_t id)
     do {
         before = chain.count;
         error = open_mountinfo(child, &reader);
-        while (error >= 0 && (error = read_line(&reader, line, sizeof line)) > 0) {
+        while (error >= 0 && (error = read_line(child, &reader, line, sizeof line)) > 0) {
             const struct mount_line mount = parse(line);
             error = add_parent(&chain, &mount, &last);
         }
@@ -257,7 +260,7 @@ NSX_CHILD_CODE long fs_is_hidden(struct nsx_child *child, uint64_t id)
     if (error < 0 || !chain.count)
         return error;
     error = open_mountinfo(child, &reader);
-    while (error >= 0 && (error = read_line(&reader, line, sizeof line)) > 0) {
+    while (error >= 0 && (error = read_line(child, &reader, line, sizeof line)) > 0) {
         const struct mount_line mount = parse(line);
         if (hides(&chain, &mount))
             break;
@@ -273,7 +276,7 @@ NSX_CHILD_CODE long fs_has_parent(struct nsx_child *child, uint64_t id)
     char line[3 * PATH_SIZE];
     int has_parent = 1;
     long error = open_mountinfo(child, &reader);
-    while (error >= 0 && (error = read_line(&reader, line, sizeof line)) > 0) {
+    while (error >= 0 && (error = read_line(child, &reader, line, sizeof line)) > 0) {
         const struct mount_line mount = parse(line);
         if (mount.id == id)
             has_parent = mount.parent != id;

@@ -41,6 +41,7 @@ NSX_CHILD_CODE static long bind_below(const struct fs_visit *visit, const char *
     const struct fs_change change = {NSX_MS_RDONLY, 0, 0, 1};
     struct nsx_child *child = visit->child;
     (void)id;
+    child->aux = PART_BELOW;
     long from = nsx_resolve(visit->directory, path, NSX_O_PATH);
     if (from < 0)
         return from == -ENOENT_ ? 0 : from; /* hidden by another mount */
