@@ -98,9 +98,9 @@ int nsx_blob_check(const void *bytes, size_t size)
         /* The program starts in the last step and in no other. */
         if ((op == NSX_OP_exec || op == NSX_OP_call) != last)
             return -EINVAL_;
-        /* First, or the first thing that a second clone does. */
+        /* First, or the first thing in a user namespace that was made later. */
         if (op == NSX_OP_gate && i && blob->step[i - 1].op != NSX_OP_relay &&
-            blob->step[i - 1].op != NSX_OP_cgroup)
+            blob->step[i - 1].op != NSX_OP_cgroup && blob->step[i - 1].op != NSX_OP_outer_userns)
             return -EINVAL_;
         gates += op == NSX_OP_gate;
         helpers += op == NSX_OP_helper;

@@ -50,6 +50,7 @@ struct nsx_record {
     uint32_t relay;        /* futex; 1: the caller holds the second clone's pidfd */
     uint32_t relay_pid;    /* of the second clone, as the caller sees it; 0: none yet */
     uint32_t relay_mapped; /* 1: its id maps are written: NSX_RELAY_IDS */
+    uint32_t unshared;     /* 1: it is in the user namespace whose maps the parent writes */
     uint32_t paused;       /* 1: the child waits at its checkpoint */
     uint32_t resume;       /* futex; 1: go on */
     uint32_t step;         /* the step being run */

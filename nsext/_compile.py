@@ -321,12 +321,16 @@ def compile(
     steps: list[Step] = []
     if spec.disable_userns:
         # The other namespaces are the inner user namespace's, so that its root has them.
-        steps += [*ids, ("helper",), *_early_steps(spec)]
+        begin = [("helper",), *_early_steps(spec)]
         if grouped:
-            steps.append(("cgroup",))  # another id may not be allowed to
+            begin.append(("cgroup",))  # another id may not be allowed to
+        if joined:
+            steps += [*begin, ("join",), ("outer_userns",), *ids]
+        else:
+            steps += [*ids, *begin]
         steps += [*_mapped_id(spec), ("limit_userns",), ("relay", at_clone, RELAY_IDS)]
         steps.append(("no_userns",))
-        at_clone = _flags.NEWUSER
+        at_clone = 0 if joined else _flags.NEWUSER
     elif body == "helper" and (joined or exact or grouped):
         # New namespaces belong inside the joined ones: they are made after, by a second clone,
         # which alone comes into a joined pid namespace.

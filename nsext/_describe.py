@@ -28,6 +28,7 @@ _PLAIN = {
     "init_death": "ask for SIGKILL at the init's death",
     "parent_death": "ask for SIGKILL at the parent's death",
     "join": "join namespaces",
+    "outer_userns": "unshare user",
     "mapped_id": "become an id that the maps have",
     "limit_userns": "write '1' to /proc/sys/user/max_user_namespaces",
     "no_userns": "verify that no user namespace can be made",

@@ -113,6 +113,8 @@ def step_hint(name: str, number: int, new: int) -> str | None:
             return "/proc is not mounted, or not all of it"
     if name == "no_userns" and number == errno.EOPNOTSUPP:
         return "there is room for one more, in spite of the limit"
+    if name == "outer_userns":
+        return clone_hint(number, _flags.NEWUSER)
     if name == "relay":
         return clone_hint(number, 0)
     if number == errno.EINVAL and name in ("setuid", "setgid", "setgroups"):

@@ -70,8 +70,7 @@ class Sandbox(Spec):
     seccomp: BPF in bytes, what exports it (SyscallFilter of pyseccomp or libseccomp), "default" for
         seccomp_default(), or several of these, loaded in order.  They have to let through execve,
         rt_sigaction, rt_sigprocmask and each other.  See seccomp(2).
-    disable_userns: the program, root or not, can make no user namespace; verified.  Needs a new
-        user namespace, and no join.
+    disable_userns: the program, root or not, can make no user namespace; verified.
     keyring: "new", an empty session keyring, or "inherit" the caller's.  None: "new" iff user is
         new or root is given.  See keyrings(7).
     dumpable: of the child of clone(entry) only; exec sets it anew.  See PR_SET_DUMPABLE(2const).

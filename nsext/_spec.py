@@ -299,11 +299,6 @@ def _check_namespaces(spec: Spec) -> None:
 
 def _check_privileges(spec: Spec) -> None:
     """Refuse what contradicts itself."""
-    if spec.disable_userns and spec.join is not None:
-        raise ValueError(
-            "disable_userns= with join=: the user namespace in which no other can be made comes "
-            "first, and from there nothing of the caller's can be joined"
-        )
     if spec.ambient and spec.capabilities is not None and spec.capabilities != "all":
         more = [name for name in spec.ambient if name not in spec.capabilities]
         if more:

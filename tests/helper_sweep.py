@@ -69,6 +69,7 @@ REASONS = {
     ("init", "futex"): "the wake-up; looked at again after a slice",
     ("init", "waitid"): "asked again",
     ("init", "kill"): "of what is left of the program's group: nothing here",
+    ("outer_userns", "futex"): "the wake-up; looked at again after a slice",
     ("checkpoint", "futex"): "the wake-up; looked at again after a slice",
 }
 
@@ -224,6 +225,9 @@ def _faults_of(step: Any, shape: Shape, waits: bool, in_helper: bool) -> Iterato
             yield Fault(1, 0, "set_robust_list")
             if step[2] & RELAY_CGROUP:
                 yield Fault(1, 0, "close", fails=IGNORED)
+        case "outer_userns":
+            yield Fault(0, 0, "unshare")
+            yield Fault(0, 0, "futex", fails=IGNORED)
         case "mapped_id":
             if shape.unmapped:
                 yield Fault(0, 0, "setresgid")

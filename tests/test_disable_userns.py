@@ -1,9 +1,7 @@
 """disable_userns=: the program can make no user namespace, whatever it is and has."""
 
-import os
-
 import pytest
-from support import as_user, ask, needs_root, ns_id, output, running, script, sh, status
+from support import as_user, ask, id_map, needs_root, ns_id, output, running, script, sh, status
 
 import nsext
 
@@ -159,6 +157,43 @@ def test_every_way_to_spawn(root, tmp_path):
         child.kill()
 
 
+@pytest.mark.parametrize("maps", [{}, RANGES, OWN, SHAPES["everything"]], ids=str)
+@pytest.mark.parametrize("joined", ["net", "pid", "net uts ipc time", "mnt"])
+def test_with_what_is_joined(joined, maps, root):
+    """That is entered first, and is not the program's; what is new is."""
+    new = "user uts mnt" if joined == "net" else "user cgroup"
+    command = "unshare -U true; cat"
+    with running(new="net uts ipc time pid mnt") as other:
+        keywords = {"new": new, **maps, "disable_userns": True, "join": {joined: other}}
+        args = ["/bin/sh", "-c", command]
+        with nsext.Popen(args, **keywords, cwd="/", stdin=-1, stderr=-1) as child:
+            assert b"No space left" in child.stderr.readline()
+            for kind in joined.split():
+                assert ns_id(kind, child.pid) == ns_id(kind, other.pid)
+            inner = [(inside, count) for inside, _, count in id_map("uid_map", child.pid)]
+            lines = maps.get("uid_map", [(0, 0, 1)])
+            assert lines == "auto" or inner == [(inside, count) for inside, _, count in lines]
+            with nsext.Namespace.of(child, new.split()[1]) as made, made.user_namespace() as owner:
+                with nsext.Namespace.of(child, "user") as user:
+                    assert owner == user
+
+
+def test_with_what_is_joined_in_other_ways(root):
+    with running(new="net pid") as other:
+        keywords = {"new": "user mnt", "disable_userns": True, "join": {"net pid": other}}
+        with nsext.Popen(["true"], **keywords, init=True, paused=True, **OWN) as child:
+            assert ns_id("net", child.pid) == ns_id("net", other.pid)
+            child.resume()
+        with nsext.Popen(["true"], **keywords, cgroup=nsext.Cgroup(), **RANGES) as child:
+            assert child.wait() == 0
+        for more in ({"uid_map": "auto"}, {"cpu_time_limit": 9}, {"spawn_timeout": 20}):
+            assert nsext.run(["true"], **keywords, **more).returncode == 0
+        box = nsext.Sandbox.untrusted(
+            new="user pid mnt uts ipc", join={"net": other}, loopback=None
+        )
+        assert box.run(["true"]).returncode == 0
+
+
 def test_many_lines(root):
     """As many as there can be, each of them wide."""
     lines = [(10 * n, 4 * 10**9 + 2 * n, 2) for n in range(100)]
@@ -199,7 +234,5 @@ def test_room_for_one_only(root):
 def test_refused_before_any_clone():
     with pytest.raises(ValueError, match="add 'user' to new="):
         nsext.Sandbox(new="pid", disable_userns=True)
-    with pytest.raises(ValueError, match="with join="):
-        nsext.Sandbox(new="user", join=os.getpid(), disable_userns=True)
     with pytest.raises(ValueError, match="is for programs"):
         nsext.clone(1 << 20, new="user", disable_userns=True)

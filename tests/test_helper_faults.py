@@ -46,6 +46,7 @@ from nsext._hints_mounts import MOUNT_STEPS
 from nsext._join import open_joins
 
 LINES = [(0, 0, 1000)]
+MAPPED: Any = {"uid_map": LINES, "gid_map": LINES}
 FOREIGN = [(0, 1000, 5)]  # root is nobody in there
 
 CASES: dict[str, dict[str, Any]] = {
@@ -94,6 +95,7 @@ CASES: dict[str, dict[str, Any]] = {
         "gid_map": FOREIGN,
         "cgroup": True,
     },
+    "join, no userns": {"disable_userns": True, "join": "uts", "new": "user", **MAPPED, "user": 3},
     "join, ranges": {"join": "uts", "new": "user", "uid_map": LINES, "gid_map": LINES, "user": 3},
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import faults
 import pytest
 from helping import HELPER_TEXT
-from support import ask, is_plain, namespaces, ns_id, running, script, sh, status
+from support import ask, id_map, is_plain, namespaces, ns_id, running, script, sh, status
 
 import nsext
 from nsext import _native
@@ -148,6 +148,33 @@ def test_relay_fails():
 
 RANGES = [(3, 100000, 1000)]
 NO_USERNS = {"new": "user", "disable_userns": True}
+
+
+@does("outer_userns")
+def test_outer_userns():
+    """With a join it is made after that, and the gate comes after it."""
+    maps = {"uid_map": RANGES, "gid_map": RANGES}
+    with running(new="uts") as target:
+        with running(**NO_USERNS, **maps, join={"uts": target}) as child:
+            assert ns_id("uts", child.pid) == ns_id("uts", target.pid)
+            assert id_map("uid_map", child.pid) == RANGES
+
+
+@fails("outer_userns")
+def test_outer_userns_fails():
+    inside = """
+    target = nsext.Popen(["sleep", "1000"], new="uts")
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    before = state()
+    keywords = {"new": "user", "disable_userns": True, "join": {"uts": target}}
+    error = failure(nsext.run, ["true"], **keywords)
+    assert is_plain(error) and (error.errno, error.stage) == (errno.ENOSPC, "setup"), error
+    assert error.step == "unshare user" and "limit on such namespaces is 0" in error.hint, error
+    assert not changes(before, state())
+    target.kill()
+    target.wait()
+    """
+    script(inside, new="user pid mnt")
 
 
 @does("mapped_id")

@@ -1,7 +1,7 @@
 /* Steps for a program that shall make no user namespace.  The limit on them counts
  * in a user namespace for all that are below it, and only who has capabilities there
  * may raise it.  So there are two, one in the other: the outer one with room for one
- * more, in which nobody stays, and the inner one with all other namespaces and with
+ * more, in which nobody stays, and the inner one with all other new namespaces and with
  * the program, which may be root of that and has no power over the outer one.
  */
 #include "second.h"
@@ -11,6 +11,21 @@
 #define EOPNOTSUPP_ 95
 #define ENOSPC_ 28
 #define PR_SET_DUMPABLE_ 4
+
+/* After a join; else the first clone has made it.  The parent may write its maps from
+ * now on.  Memory of our own, or it would be EINVAL. */
+NSX_CHILD_CODE long step_outer_userns(struct nsx_child *child, const struct nsx_step *step)
+{
+    struct nsx_record *record = &child->plan->record;
+    (void)step;
+    child->aux = 0;
+    const long error = sys_unshare(NSX_CLONE_NEWUSER);
+    if (error < 0)
+        return error;
+    __atomic_store_n(&record->unshared, 1, __ATOMIC_RELEASE);
+    sys_futex(&record->hold, NSX_FUTEX_WAKE, 1, NULL);
+    return 0;
+}
 
 /* Is there a line "inside outside count" that has this id outside?  Of a map that is
  * not the parent's to write it is the only one. */

@@ -299,6 +299,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     spawn->has_relay = relay != NULL;
     spawn->relay_has_ids = relay && relay->arg[1] & NSX_RELAY_IDS;
     spawn->relay_has_gate = relay && gate && gate > relay;
+    spawn->gate_is_late = gate && find(plan, NSX_OP_outer_userns);
     spawn->has_filter = find(plan, NSX_OP_seccomp) != NULL;
     spawn->gate = gate ? (int)(gate - blob_of(plan)->step) : -1;
     nsx_pool_sweep(spawn->pool);
@@ -334,7 +335,7 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     if (plan->flags & NSX_IN_HELPER)
         guess_hold(spawn);
 
-    if (spawn->gate >= 0 && !spawn->relay_has_gate)
+    if (spawn->gate >= 0 && !spawn->relay_has_gate && !spawn->gate_is_late)
         return write_maps(spawn);
     return NSX_BUSY;
 }
@@ -493,6 +494,12 @@ static int is_paused(const struct nsx_spawn *spawn, struct nsx_plan *plan)
     return !spawn->resumed && __atomic_load_n(&plan->record.paused, __ATOMIC_ACQUIRE);
 }
 
+/* Has it come to the user namespace whose maps it now waits for? */
+static int is_at_gate(const struct nsx_spawn *spawn, struct nsx_plan *plan)
+{
+    return spawn->gate_is_late && __atomic_load_n(&plan->record.unshared, __ATOMIC_ACQUIRE);
+}
+
 enum nsx_state nsx_parent_poll(struct nsx_spawn *spawn, int64_t ns)
 {
     struct nsx_plan *plan = nsx_slot_plan(spawn->slot);
@@ -503,6 +510,10 @@ enum nsx_state nsx_parent_poll(struct nsx_spawn *spawn, int64_t ns)
     if (!has_left(spawn)) {
         if (is_paused(spawn, plan))
             return NSX_PAUSED;
+        if (is_at_gate(spawn, plan)) {
+            spawn->gate_is_late = 0;
+            return write_maps(spawn);
+        }
         sys_futex(word, NSX_FUTEX_WAIT, value, limit);
         if (!has_left(spawn)) {
             if (is_paused(spawn, plan))

@@ -46,6 +46,7 @@ struct nsx_spawn {
     int has_init, has_relay, has_filter;
     int relay_has_ids;  /* the first clone writes the second one's id maps */
     int relay_has_gate; /* the gate is the second one's */
+    int gate_is_late;   /* it is not there yet, and says when it is */
     int trusted;        /* the init's program gains nothing by the plan */
     int over;           /* for the caller to note that it has reaped the init */
     int gate;           /* index of the step; -1: none */
