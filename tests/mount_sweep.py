@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import shutil
@@ -163,18 +164,25 @@ def cases(at: Places) -> dict[str, dict[str, Any]]:
 # ---- what a call belongs to
 
 
-def step_of(pid: int) -> int:
-    """The step that a helper is at, as its record says: struct nsx_record's ninth word.
+@functools.cache
+def place_of_step() -> int:
+    """Where struct nsx_record, of words, says which step is run."""
+    text = Path(__file__).parent.with_name("csrc").joinpath("plan.h").read_text()
+    record = re.search(r"^struct nsx_record \{\n(.*?)^\};", text, re.MULTILINE | re.DOTALL)
+    assert record
+    names = re.findall(r"^ +u?int32_t (\w+);", record[1], re.MULTILINE)
+    return 4 * names.index("step")
 
-    -1: it has none, yet or any more.
-    """
+
+def step_of(pid: int) -> int:
+    """The step that a helper is at, as its record says; -1: it has none, yet or any more."""
     try:
         maps = Path(f"/proc/{pid}/maps").read_text()
         found = re.search(r"^(\w+)-\w+ .*memfd:nsext-plan", maps, re.MULTILINE)
         if not found:
             return -1
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-            memory.seek(int(found[1], 16) + 32)
+            memory.seek(int(found[1], 16) + place_of_step())
             word = memory.read(4)
     except (FileNotFoundError, ProcessLookupError):  # it has been killed
         return -1

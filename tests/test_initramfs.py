@@ -24,15 +24,14 @@ tree, proc = clone(old), clone(proc)
 os.close(old)
 check(libc.umount2(b"/", 2))
 nsext.setns(namespace, "mnt")
-made = []
+place, made = f"/nsext-test-{os.getpid()}", []
+points = {place: tree, "/proc": proc}
 try:
-    for name, fd in ((f"/nsext-test-{os.getpid()}", tree), ("/proc", proc)):
+    for name, fd in points.items():
         if not os.path.isdir(name):
             os.mkdir(name)
             made.append(name)
         check(libc.syscall(429, fd, b"", -100, name.encode(), 4))  # move_mount(2)
-    place = f"/nsext-test-{os.getpid()}"
-    nsext._launch.HELPER = place + nsext._launch.HELPER  # where it is seen now
     with open("/proc/self/mountinfo") as file:
         mounts = {line.split()[0]: line.split()[1] for line in file}
     def run(command, **fields):
@@ -41,7 +40,7 @@ try:
         return nsext.check_output(["/bin/sh", "-c", command], text=True, **fields)
     body()
 finally:
-    for name in (f"/nsext-test-{os.getpid()}", "/proc"):
+    for name in points:
         libc.umount2(name.encode(), 2)
     for name in made:
         os.rmdir(name)
