@@ -26,6 +26,7 @@ from . import (
     _handed,
     _hints,
     _hints_mounts,
+    _idmaps,
     _join,
     _landlock,
     _nsfs,

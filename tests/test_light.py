@@ -93,12 +93,17 @@ def test_a_script_of_the_same_name_has_everything(tmp_path):
 def test_a_library_has_everything_at_once(tmp_path):
     """Its caller may chroot, and then nothing can be imported."""
     code = """if True:
-    import sys
+    import os, sys
     import nsext
     before = set(sys.modules)
     nsext.spawn(["true"], rlimits={"nofile": 64}, affinity=[0], extra_groups=None).wait()
     with nsext.Popen(["true"], user=None, hold="uts") as p:
         p.namespaces.close()
+    for fields in ({"uid_map": [(0, os.geteuid(), 1)]}, {"uid_map": "auto", "gid_map": "auto"}):
+        try:
+            nsext.spawn(["true"], new="user pid", disable_userns=True, init=True, **fields).wait()
+        except nsext.SpawnError as error:  # an ordinary user without a line in subuid(5)
+            str(error)
     for bad in ({"nice": -20, "user": 1, "join": 10**9}, {"executable": "/nonexistent"}):
         try:
             nsext.spawn(["true"], **bad)
