@@ -29,7 +29,7 @@ NATIVE := $(C_FILES) csrc/steps.def csrc/exports.map setup.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-stdlib vmtest lint format bench wheel wheels pytest-all release-check fuzz soak sanitize clean build
+.PHONY: help demo test test-suite test-helper test-stdlib vmtest lint format bench wheel wheels pytest-all release-check fuzz soak sanitize clean build
 
 help: ## this list
 	@echo 'make [PYTHON=python3.X] TARGET'
@@ -38,9 +38,15 @@ help: ## this list
 demo: build ## run a program in new pid, uts, ipc and mnt namespaces, and show them
 	@$(PY) examples/demo.py
 
-test: build $(VENV)/.test ## all tests, with CPython's own of subprocess (NSEXT_MUST_WORK=1: skip none)
+test: test-suite test-helper test-stdlib ## all of the next three (NSEXT_MUST_WORK=1: skip none)
+
+test-suite: build $(VENV)/.test ## the tests (PYTEST_ARGS='-k join -x')
 	$(PY) -m pytest $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory test-stdlib
+
+# What failed last is remembered apart.  5: PYTEST_ARGS have left none.
+CACHE = $(if $(findstring no:cacheprovider,$(PYTEST_ARGS)),,-o cache_dir=.pytest_cache/helper)
+test-helper: build $(VENV)/.test ## those of the spawn core once more, all in the helper body
+	$(PY) -m pytest --body=helper $(CACHE) $(PYTEST_ARGS) || [ $$? = 5 ]
 
 test-stdlib: build ## CPython's own tests of subprocess and asyncio, over nsext.Popen
 	@# By the environment's base, since some of them are skipped in an environment.

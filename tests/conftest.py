@@ -6,8 +6,37 @@ import tempfile
 import time
 from pathlib import Path
 
+import bodies
 import pytest
 import support
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--body",
+        choices=["helper"],
+        help="run the tests of the spawn core in this body, also where another would do",
+    )
+
+
+def pytest_configure(config):
+    # Before anything is spawned; what it imports looks for it.
+    if body := config.getoption("--body"):
+        os.environ[bodies.VARIABLE] = body
+        bodies.install()
+
+
+def pytest_ignore_collect(collection_path):
+    if bodies.forced() and collection_path.suffix == ".py" and not bodies.is_core(collection_path):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    if bodies.forced():
+        items[:], others = bodies.select(items)
+        config.hook.pytest_deselected(items=others)
+
 
 # Who starts us in the background of a script has these ignored, and children inherit that: what
 # the tests send would not arrive.

@@ -35,7 +35,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bodies
+
 from nsext import _native
+
+bodies.install()
 
 HERE = Path(__file__).resolve().parent
 CHILD_TEXT: tuple[int, int] = _native.CHILD_TEXT
@@ -172,6 +176,11 @@ def install(*ranges: Range) -> int:
     return int(fd)
 
 
+def child_text() -> tuple[Range, ...]:
+    """The code that runs a child's steps."""
+    return (CHILD_TEXT, bodies.HELPER_TEXT) if bodies.forced() else (CHILD_TEXT,)
+
+
 def module_text() -> tuple[int, int]:
     """All code of the extension, the parent's included."""
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -202,7 +211,7 @@ def receive(listener: int) -> Call | None:
             raise
         return None
     notice, pid, _, number, _, pointer, *args = struct.unpack("@QIIiIQ6Q", data)
-    inside = CHILD_TEXT[0] <= pointer <= CHILD_TEXT[1]
+    inside = any(start <= pointer <= end for start, end in (CHILD_TEXT, bodies.HELPER_TEXT))
     return Call(notice, pid, call_names().get(number, str(number)), tuple(args), inside)
 
 
@@ -243,7 +252,7 @@ class Injector:
     """
 
     def __init__(self, *ranges: Range) -> None:
-        self._ranges = ranges or (CHILD_TEXT,)
+        self._ranges = ranges or child_text()
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True)

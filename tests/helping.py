@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import bodies
 import support
 
 import nsext
 
 DEADLINE = 10
-HELPER_TEXT = 0x5A000000, 0x5A100000  # where setup.py links it
+HELPER_TEXT = bodies.HELPER_TEXT
 
 
 def other_fds(pid: Any = "self") -> dict[int, str]:

@@ -22,8 +22,12 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import bodies
+
 import nsext
 from nsext import _cgroupfs
+
+bodies.install()
 
 KINDS = ("mnt", "uts", "ipc", "user", "pid", "net", "cgroup", "time")
 UID, GID = 12345, 23456  # an ordinary user, known to nobody
@@ -311,7 +315,8 @@ def _world():
     world.chmod(0o755)
     package = Path(nsext.__file__).parent
     shutil.copytree(package, world / "nsext", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(__file__, world)
+    for module in (__file__, bodies.__file__):
+        shutil.copy(module, world)
     (world / "python").mkdir()
     subprocess.run(["chmod", "-R", "a+rX", world], check=True)
     return world
@@ -328,6 +333,8 @@ def as_user(code, *args, uid=UID, gid=GID, deadline=DEADLINE):
     binary = Path(os.path.realpath(sys.executable))
     variables = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(world)}
     variables |= {"PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
+    if bodies.VARIABLE in os.environ:
+        variables[bodies.VARIABLE] = os.environ[bodies.VARIABLE]
     if os.geteuid() != 0:
         command = [str(binary), "-P", "-c", text, *args]
         return _deliver(command, variables, deadline)

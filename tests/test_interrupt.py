@@ -87,7 +87,7 @@ def inner_interrupt_set_up(name: str, elsewhere: bool) -> None:
     def on_hang(call: faults.Call) -> None:
         sent.append(interrupt(threading.get_ident() if elsewhere else None))
 
-    supervisor = Supervisor(name, on_hang, faults.CHILD_TEXT)
+    supervisor = Supervisor(name, on_hang, *faults.child_text())
     program = faults.noop()
     with faults.unchanged():
         for _ in range(3):

@@ -264,7 +264,8 @@ def pretending(abi):
     jobs, results = queue.SimpleQueue(), queue.SimpleQueue()
 
     def work():
-        results.put(faults.install((*faults.CHILD_TEXT, "landlock_create_ruleset")))
+        calls = ((*text, "landlock_create_ruleset") for text in faults.child_text())
+        results.put(faults.install(*calls))
         while (job := jobs.get()) is not None:
             try:
                 results.put((job(), None))

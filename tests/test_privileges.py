@@ -296,7 +296,10 @@ def test_a_joined_user_namespace_is_no_new_one():
 
 
 @root
-@pytest.mark.parametrize("body", ["inline", "helper"])
+@pytest.mark.parametrize(
+    "body",
+    [pytest.param("inline", marks=pytest.mark.inline("the memory is the caller's")), "helper"],
+)
 def test_trap_2_the_caller_stays_as_it_is(body):
     """The kernel makes a memory non-dumpable when capabilities grow or ids change in it."""
     before = state()

@@ -416,6 +416,7 @@ def test_a_filter_that_refuses_exec(keywords):
 
 
 @root
+@pytest.mark.inline("in the helper a death at the very end is the program's: the last lines")
 def test_a_filter_that_kills():
     with pytest.raises(nsext.SpawnError, match="SIGSYS") as caught:
         nsext.run(["true"], seccomp=killing("execve"))
@@ -423,7 +424,7 @@ def test_a_filter_that_kills():
     with pytest.raises(nsext.SpawnError, match="SIGSYS") as caught:
         nsext.run(["true"], seccomp=killing("rt_sigaction"))
     assert caught.value.step == "reset signals"
-    # In the helper a death at the very end is the program's: see design.md.
+    # See design.md.
     done = nsext.run(["true"], seccomp=killing("execve"), user=0)
     assert done.returncode == -31
 

@@ -20,6 +20,8 @@ from sweep import ODD, Sweep, differences
 
 import nsext
 
+pytestmark = pytest.mark.inline("a child in the helper body has a table of its own at once")
+
 LIBC = ctypes.CDLL(None, use_errno=True)
 KCMP = {"x86_64": 312, "aarch64": 272}.get(platform.machine(), -1)
 KCMP_FILES = 2
