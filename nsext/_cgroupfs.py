@@ -12,7 +12,7 @@ from ._causes import Cause
 from ._cgroup import Cgroup
 from ._cgroup_handle import CgroupHandle
 from ._errors import SpawnError, UnsupportedError
-from ._fds import fileno
+from ._fds import above_stdio, fileno
 from ._proc import read
 
 TYPE_CHECKING = False
@@ -32,15 +32,6 @@ _others: dict[tuple[int, int], int] = {}
 def _fail(number: int, step: str, path: str, hint: str | None = None) -> NoReturn:
     kind = UnsupportedError if number == errno.EOPNOTSUPP else SpawnError
     raise kind(number, os.strerror(number), stage="plan", step=step, path=path, hint=hint)
-
-
-def _above_stdio(fd: int) -> int:
-    """A number that no standard stream of the child's takes."""
-    if fd >= 3:
-        return fd
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return moved
 
 
 def _v1_controllers() -> set[str]:
@@ -121,7 +112,7 @@ def _check_version(fd: int, path: str) -> None:
 
 def _open_directory(path: str) -> int:
     try:
-        fd = _above_stdio(os.open(path, _DIRECTORY))
+        fd = above_stdio(os.open(path, _DIRECTORY))
     except OSError as error:
         _fail(error.errno or 0, f"open the control group {path}", path)
     try:
@@ -356,7 +347,7 @@ class Group:
         step = f"make the control group {path}/{name}"
         try:
             os.mkdir(name, dir_fd=parent)
-            fd = _above_stdio(os.open(name, _DIRECTORY, dir_fd=parent))
+            fd = above_stdio(os.open(name, _DIRECTORY, dir_fd=parent))
         except OSError as error:
             _fail(error.errno or 0, step, path, _not_delegated(error.errno or 0, path))
         self.handle = CgroupHandle(fd, f"{path}/{name}")

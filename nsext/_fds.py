@@ -31,6 +31,21 @@ def fileno(file: Any) -> int:
     return int(number)
 
 
+def above_stdio(fd: int) -> int:
+    """The same file at a descriptor above 2: where those are closed, they are the program's.
+
+    Takes *fd*.
+    """
+    if fd > 2:
+        return fd
+    import fcntl  # of no other use here
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
 def table(
     streams: Iterable[tuple[int, int]],
     pass_fds: Iterable[Any],

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, cast
 
 from . import _native, _nsfs
 from ._enter import Entered
-from ._fds import fileno
+from ._fds import above_stdio, fileno
 from ._flags import ALL, BY_KIND, Kind, Kinds, kind_names, parse_kinds
 from ._join import has_ended, pid_of_pidfd
 from ._listing import ns_link, pids
@@ -82,6 +82,7 @@ class Namespace:
 
     @classmethod
     def _take(cls, fd: int) -> Self:
+        fd = above_stdio(fd)
         try:
             return cls(fd)
         except BaseException:

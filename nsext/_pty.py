@@ -18,21 +18,13 @@ from typing import Any
 from . import _values
 from ._compile import Terminal
 from ._errors import SpawnError
+from ._fds import above_stdio
 from ._spec import Spec
 
 TIOCSPTLCK, TIOCGPTPEER = 0x40045431, 0x5441
 _ROWS, _COLUMNS = 24, 80
 _CHUNK = 1 << 15
 _CTRL_D = b"\x04"
-
-
-def above_stdio(fd: int) -> int:
-    """The same file at a descriptor above 2: where those are closed, they are the program's."""
-    if fd > 2:
-        return fd
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return moved
 
 
 def _failed(step: str, error: OSError) -> SpawnError:

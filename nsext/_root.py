@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from . import _native
-from ._fds import fileno
+from ._fds import above_stdio, fileno
 from ._namespace import Namespace
 
 
@@ -31,7 +31,8 @@ class Root:
     def _of(cls, pid: int, namespace: Namespace) -> Self:
         """That of a process, which the caller knows to be there."""
         try:
-            fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            fd = above_stdio(os.open(f"/proc/{pid}/root", flags))
         except BaseException:
             namespace.close()
             raise

@@ -8,9 +8,9 @@ import socket
 
 from ._causes import no_descriptor
 from ._errors import SpawnError
+from ._fds import above_stdio
 from ._flags import BY_KIND
 from ._namespace import Namespace, Namespaces
-from ._pty import above_stdio
 from ._root import Root
 
 
@@ -59,7 +59,7 @@ class Shown:
     def root(self) -> Root:
         """A copy of the root."""
         mnt = self._fds[list(BY_KIND).index("mnt")]
-        return Root(os.dup(self._fds[-1]), Namespace.from_fd(mnt))
+        return Root(above_stdio(os.dup(self._fds[-1])), Namespace.from_fd(mnt))
 
     def close(self) -> None:
         """Let them go."""
