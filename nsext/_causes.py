@@ -237,6 +237,13 @@ NO_MOUNT_POINT = Cause(
 )
 
 
+BELOW_A_HOST = Cause(
+    "the caller is in a chroot, whose host would stay above the new root, or on an initramfs that "
+    "no /proc shows to be one",
+    "enter the root by pivot_root(2)",
+)
+
+
 def of_mount() -> Cause | None:
     """Why mount(2) is EPERM, if it is a filter."""
     return filtered("mount") if is_filtered() and _probe.mount_is_filtered() else None

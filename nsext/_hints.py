@@ -104,8 +104,8 @@ def step_hint(name: str, number: int, new: int) -> str | None:
         return "the process has ended"
     if name == "join" and number == errno.EPERM:
         return "joining needs CAP_SYS_ADMIN in the user namespace that owns it; join that, too"
-    if name in ("propagation", "pivot") and number == errno.EINVAL:
-        return _causes.NO_MOUNT_POINT
+    if number == errno.EINVAL and name in ("propagation", "pivot"):
+        return _causes.NO_MOUNT_POINT if name == "propagation" else _causes.BELOW_A_HOST
     if name == "limit_userns":
         if number == errno.EROFS:
             return "/proc/sys is mounted read-only, as container engines do"

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from support import needs, script
+from support import needs, release, script
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -71,8 +71,14 @@ def has_rootfs() -> bool:
     return told == "writable"
 
 
-def test_a_root_on_an_initramfs() -> None:
+def needs_rootfs() -> None:
+    if release() >= (7, 0) and not has_rootfs():
+        pytest.skip("the mount below the root directory is nobody's any more")
     needs(has_rootfs(), "needs an initramfs below the root directory that can be written")
+
+
+def test_a_root_on_an_initramfs() -> None:
+    needs_rootfs()
     told = on_rootfs(
         """
 assert any(mount == parent for mount, parent in mounts.items()), mounts
@@ -92,12 +98,13 @@ assert os.path.isdir(place + "/usr"), place
 
 def test_without_proc_nobody_knows() -> None:
     """Whether it is one is read there; the error of pivot_root(2) stands."""
-    needs(has_rootfs(), "needs an initramfs below the root directory that can be written")
+    needs_rootfs()
     on_rootfs(
         """
 libc.umount2(b"/proc", 2)
 error = failure(run, "true", new="mnt")
 assert (error.errno, error.step) == (errno.EINVAL, "change to the new root"), error
+assert "no /proc" in error.hint, error.hint
 """
     )
 
@@ -121,7 +128,7 @@ def test_a_chroot_is_no_initramfs(shared: bool) -> None:
         assert is_plain(error), error
         wanted = errno.EINVAL, "change to the new root"
         assert (error.errno, error.step) == wanted, error
-        assert "chroot" in error.hint, error.hint
+        assert "in a chroot, whose host" in error.hint, error.hint
         assert nsext.run(["true"], new="mnt", mounts=[nsext.Tmpfs("/media")]).returncode == 0
         assert not changes(before, state()), changes(before, state())
         """

@@ -5,7 +5,7 @@ import gc
 import os
 
 import pytest
-from support import as_user, needs_root, open_fds, script, without_kept
+from support import as_user, open_fds, script, without_kept
 
 import nsext
 from nsext import Bind, File, Overlay, Root, Tmpfs, open_in
@@ -290,5 +290,4 @@ def test_standard_descriptors_are_not_taken():
 
 def test_of_an_ordinary_user():
     """Who may not look at a process that has joined a user namespace is shown it."""
-    needs_root()
     as_user(BY_SCRIPT)
