@@ -125,6 +125,9 @@ def normal(value: Any) -> Join:
     return Join(tuple(pairs))
 
 
+NEITHER = "it is neither a namespace nor a pidfd"
+
+
 def _error(number: int, what: str, hint: str | None = None) -> SpawnError:
     return SpawnError(number, os.strerror(number), stage="setup", step=what, hint=hint)
 
@@ -182,10 +185,14 @@ class Opened:
         self.pairs.append((fd, kind))
 
     def _open(self, path: str, what: str) -> int:
+        from ._nsfs import open_path
+
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_path(path)
         except OSError as error:
             raise _error(error.errno or 0, f"open {path} of {what}") from None
+        except ValueError:
+            raise _error(errno.EINVAL, f"join {path}", NEITHER) from None
         self._own.append(fd)
         return fd
 
@@ -257,7 +264,7 @@ class Opened:
         except FileNotFoundError as error:
             raise _error(error.errno or 0, f"join {what}", "/proc is not mounted") from None
         if pid is None:
-            raise _error(errno.EINVAL, f"join {what}", "it is neither a namespace nor a pidfd")
+            raise _error(errno.EINVAL, f"join {what}", NEITHER)
         if pid <= 0:
             raise _error(errno.ESRCH, f"join the namespaces of {what}", "it has ended")
         self.process(pid, kinds, fd, what)

@@ -36,6 +36,8 @@ def make(kind: str, user: Namespace | None, loopback: bool) -> int:
             "a pid namespace lives as long as its PID 1, and is of no use without: start one, "
             "Popen(..., new='pid', hold='pid')"
         )
+    if user is not None and not hasattr(user, "kind"):
+        raise TypeError(f"user: a Namespace, not {type(user).__name__}")
     if user is not None and user.kind != "user":
         raise ValueError(f"user: it is a {user.kind} namespace")
     fields: dict[str, Any] = {"env": {}}

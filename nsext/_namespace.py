@@ -50,11 +50,18 @@ class Namespace:
 
         Raises OSError; ValueError where the file is no namespace.
         """
-        return cls._take(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fd = _nsfs.open_path(path)
+        try:
+            return cls(fd)
+        except ValueError:
+            os.close(fd)
+            raise ValueError(f"{os.fsdecode(path)!r} is no namespace") from None
 
     @classmethod
     def from_fd(cls, fd: Any, *, dup: bool = True) -> Self:
         """Hold the namespace of a descriptor: a copy of it, or with dup=False itself."""
+        if isinstance(fd, bool) or not (isinstance(fd, int) or hasattr(fd, "fileno")):
+            raise TypeError(f"a descriptor or an object with fileno(), not {type(fd).__name__}")
         number = fileno(fd)
         return cls._take(os.dup(number)) if dup else cls(number)
 
@@ -213,9 +220,17 @@ class _Process:
                 raise ValueError(f"{target!r} is no process: a pid, or 'self'")
             self.pid, self._alive = os.getpid(), -1  # the calling thread's
         elif isinstance(target, int) and not isinstance(target, bool):
+            if target <= 0:
+                raise ValueError(f"{target} is no process id")
             self.pid = target
             self._own = self._alive = _native.pidfd_open(target, 0)
         else:
+            if not hasattr(target, "fileno"):
+                name = type(target).__name__
+                more = "; give its pid" if hasattr(target, "pid") else ""
+                raise TypeError(
+                    f"a process is a pid, a Popen of nsext, or 'self', not {name}{more}"
+                )
             if getattr(target, "returncode", None) is not None:
                 raise ProcessLookupError(errno.ESRCH, "the process has ended")
             self._alive = fileno(target)

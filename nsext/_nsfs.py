@@ -44,6 +44,16 @@ def nstype(fd: int) -> int | None:
         return None
 
 
+def open_path(path: str | os.PathLike[str]) -> int:
+    """Open a path where a namespace ought to be: a regular file, or a ValueError.
+
+    Another file is not opened: a FIFO would wait for a writer, a device may act upon it.
+    """
+    if os.stat(path).st_mode & 0o170000 != 0o100000:
+        raise ValueError(f"{os.fsdecode(path)!r} is no namespace")
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+
+
 def open_checked(path: str, id: int) -> int | None:
     """Open a namespace by a path in which others may have a hand; None where it is another file.
 

@@ -294,8 +294,44 @@ def test_from_fd():
         os.fstat(fd)
     with open(os.devnull) as file, pytest.raises(ValueError, match="no namespace"):
         Namespace.from_fd(file)
-    with pytest.raises(ValueError, match="no namespace"):
-        Namespace.open(os.devnull)
+    for wrong in ("3", True, None):
+        with pytest.raises(TypeError, match=f"fileno.*{type(wrong).__name__}"):
+            Namespace.from_fd(wrong)
+
+
+def test_what_is_no_namespace_is_not_opened(tmp_path):
+    """It is named, and a FIFO's writer not waited for."""
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "fifo")
+    script(
+        """
+    place = sys.argv[1]
+    for path in (f"{place}/file", f"{place}/fifo", place, "/dev/null"):
+        try:
+            nsext.Namespace.open(path)
+        except ValueError as error:
+            assert str(error) == f"{path!r} is no namespace", error
+        else:
+            assert False, path
+        error = failure(nsext.spawn, ["true"], join=path)
+        assert (error.errno, error.step) == (errno.EINVAL, f"join {path}"), error
+        assert error.hint == "it is neither a namespace nor a pidfd"
+    """,
+        str(tmp_path),
+    )
+
+
+def test_what_is_no_process():
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"{wrong} is no process id"):
+            Namespace.of(wrong, "net")
+    for wrong in (True, None, os):
+        with pytest.raises(TypeError, match="a process is a pid, a Popen of nsext, or 'self', not"):
+            nsext.namespaces(wrong)
+    with subprocess.Popen(["true"]) as other, pytest.raises(TypeError, match="give its pid"):
+        nsext.translate_pid(1, other, "self")
+    with pytest.raises(TypeError, match="user: a Namespace, not int"):
+        Namespace.new("uts", user=3)
 
 
 def test_dropping_it_closes_it():
