@@ -41,7 +41,9 @@ def test_verdict_of_its_own_end(command, code, verdict, limits):
 
 
 def test_wall_time():
-    done = run(["sh", "-c", "echo begun; sleep 1000"], wall_time_limit=0.3, capture_output=True)
+    done = run(
+        ["sh", "-c", "echo begun; exec sleep 1000"], wall_time_limit=0.3, capture_output=True
+    )
     assert (done.returncode, done.verdict) == (-signal.SIGKILL, "timeout")
     assert done.stdout == b"begun\n"
     assert 0.3 <= done.usage.wall < 10
@@ -212,7 +214,7 @@ def test_input():
 
 def test_timeout_raises_as_ever():
     with pytest.raises(subprocess.TimeoutExpired) as caught:
-        run(["sh", "-c", "echo begun; sleep 1000"], timeout=0.3, capture_output=True)
+        run(["sh", "-c", "echo begun; exec sleep 1000"], timeout=0.3, capture_output=True)
     assert (caught.value.output, caught.value.timeout) == (b"begun\n", 0.3)
     assert not children()
 
@@ -253,7 +255,7 @@ def test_an_exception_ends_it():
     before = signal.signal(signal.SIGUSR1, handler)
     try:
         with pytest.raises(Stop):
-            run(["sh", "-c", f"kill -USR1 {os.getpid()}; sleep 1000"], capture_output=True)
+            run(["sh", "-c", f"kill -USR1 {os.getpid()}; exec sleep 1000"], capture_output=True)
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert not children()
