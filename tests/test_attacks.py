@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from support import (
     namespaces,
     needs,
     output,
-    python,
     release,
     running,
     script,
+    stat_field,
     status,
 )
 
@@ -47,14 +47,23 @@ def attacker(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @contextmanager
-def attacked(attacker: str, new: str) -> Iterator[tuple[Any, list[Any]]]:
-    """(a container in which the attacker is root, what it has got in the end)."""
+def attacked(attacker: str, new: str) -> Iterator[tuple[Any, list[Any], Callable[[], None]]]:
+    """(a container in which the attacker is root, what it has got in the end, something that
+    gives it 50 ms of a processor)."""
     result: list[Any] = []
+
+    def spent(pid: int) -> int:
+        return int(stat_field(14, pid)) + int(stat_field(15, pid))
+
+    def let_it_run() -> None:
+        until = spent(process.pid) + os.sysconf("SC_CLK_TCK") // 20
+        wait_for(lambda: spent(process.pid) > until)
+
     with running(new=new) as container:
         streams: dict[str, Any] = {"stdin": -1, "stdout": -1, "text": True}
         with nsext.Popen([attacker], join=container, **streams) as process:
             assert process.stdout.readline() == "ready\n"
-            yield container, result
+            yield container, result, let_it_run
             words = process.communicate("\n", timeout=DEADLINE)[0].split(maxsplit=4)
             result += [*map(int, words[:4]), *words[4:]]
 
@@ -64,12 +73,18 @@ def test_a_thousand_joins_under_attack(attacker: str, root: None) -> None:
     """Root in there reads nobody's memory and takes nobody's descriptors before exec."""
     program = faults.noop()
     before = namespaces(), dumpable(), Path("/proc/self/oom_score_adj").read_text()
-    with attacked(attacker, "user pid mnt") as (container, result):
-        for _ in range(1000):
-            nsext.spawn([program], join=container).wait()
-    hits, denied, _, seen, *how = result
-    assert (hits, how) == (0, []), result
-    assert seen > 300 and denied > 100, "the attacker was hardly there"
+    denied = seen = 0
+    for _ in range(10):  # the more others want of the machine, the less the attacker sees
+        with attacked(attacker, "user pid mnt") as (container, result, _):
+            for _ in range(1000):
+                nsext.spawn([program], join=container).wait()
+        hits, refused, _, found, *how = result
+        assert (hits, how) == (0, []), result
+        denied, seen = denied + refused, seen + found
+        if seen > 300 and denied > 100:
+            break
+    else:
+        raise AssertionError(f"the attacker was hardly there: {seen}, {denied}")
     after = namespaces(), dumpable(), Path("/proc/self/oom_score_adj").read_text()
     assert before == after
 
@@ -80,22 +95,23 @@ def test_a_thousand_joins_under_attack(attacker: str, root: None) -> None:
 )
 def test_a_child_that_waits_under_attack(fields: dict[str, Any], attacker: str, root: None) -> None:
     """A checkpoint in the container lasts: all the time there is."""
-    with attacked(attacker, "user pid mnt") as (container, result):
+    with attacked(attacker, "user pid mnt") as (container, result, let_it_run):
         with nsext.Popen(["sleep", "1000"], join=container, paused=True, **fields) as process:
             process.namespaces.close()
             pid = process.program_pid
             ticks = int(status(pid)["voluntary_ctxt_switches"])
             wait_for(lambda: int(status(pid)["voluntary_ctxt_switches"]) > ticks + 2)
+            let_it_run()
     assert result[0] == 0, result
     assert result[1] > 100, "the attacker was hardly there"
 
 
 def test_the_attacker_can_attack(attacker: str, root: None) -> None:
     """The control: it gets at the container's own processes."""
-    with attacked(attacker, "user pid mnt") as (container, result):
+    with attacked(attacker, "user pid mnt") as (container, result, let_it_run):
         with running(join=container) as process:
             wait_for(lambda: status(process.pid)["Name"] == "sleep")
-            nsext.run(["sleep", "0.1"], check=True)  # the attacker's time
+            let_it_run()
     assert result[2] > 0, result
 
 
@@ -171,57 +187,6 @@ def test_the_helper_does_not_run_itself(root: None, tmp_path: Path) -> None:
     program.chmod(0o755)
     for fields in ({"kill_on_parent_exit": True}, {"init": True}, {"extra_groups": []}):
         assert nsext.run([str(program)], timeout=DEADLINE, **fields).returncode == 125
-
-
-# ---- trap 37: the OOM killer takes all who share a memory --------------------------------------
-
-MEMORY = Path("/sys/fs/cgroup/memory")
-
-
-@contextmanager
-def tiny_group(limit: int) -> Iterator[Path]:
-    needs((MEMORY / "memory.limit_in_bytes").exists(), "needs the memory controller of cgroup v1")
-    group = MEMORY / f"nsext-test-{os.getpid()}"
-    try:
-        group.mkdir()
-    except OSError as error:
-        needs(False, f"no cgroup can be made: {error}")
-    try:
-        (group / "memory.limit_in_bytes").write_text(str(limit))
-        yield group
-    finally:
-        wait_for(lambda: not (group / "cgroup.procs").read_text())
-        group.rmdir()
-
-
-EAT = "x = []\nwhile True: x.append(bytearray(b'x') * (1 << 20))"
-
-
-@pytest.mark.parametrize("init", [False, True])
-def test_a_tiny_memory_cgroup_kills_the_child(init: bool, root: None) -> None:
-    with tiny_group(16 << 20) as group:
-        with nsext.Popen(python(EAT), paused=True, init=init) as process:
-            process.namespaces.close()
-            for pid in {process.pid, process.program_pid}:
-                (group / "cgroup.procs").write_text(str(pid))
-            process.resume()
-            assert process.wait(DEADLINE) == -signal.SIGKILL
-        usage = (group / "memory.oom_control").read_text()
-        assert "oom_kill " in usage and "oom_kill 0" not in usage
-    assert dumpable() == 1
-
-
-def test_a_cgroup_too_small_for_exec(root: None) -> None:
-    """Killed on the way: an error that says so, or a program that was killed at its start."""
-    with tiny_group(1 << 12) as group:
-        with nsext.Popen(python(EAT), paused=True) as process:
-            process.namespaces.close()
-            (group / "cgroup.procs").write_text(str(process.pid))
-            try:
-                process.resume()
-                assert process.wait(DEADLINE) in (-signal.SIGKILL, -signal.SIGSEGV)
-            except nsext.SpawnError as error:
-                assert error.errno in (errno.ECHILD, errno.ENOMEM), error
 
 
 # ---- trap 43: low descriptors ------------------------------------------------------------------
