@@ -83,6 +83,7 @@ _REFUSED = (
     "env",
     "join",
     "disable_userns",
+    "exec_label",
     "oom_score_adj",
     "user",
     "group",
@@ -111,8 +112,8 @@ def clone(
     entry: an address, a ctypes or cffi function pointer, or a PyCapsule.
     arg: an int or a cffi pointer.
     stack_size: bytes, at least 16 KiB.
-    sandbox, fields: as for spawn(); what needs an exec (env, join, disable_userns, oom_score_adj,
-        user, group, extra_groups, init, kill_on_parent_exit) is refused.
+    sandbox, fields: as for spawn(); what needs an exec (env, join, disable_userns, exec_label,
+        oom_score_adj, user, group, extra_groups, init, kill_on_parent_exit) is refused.
 
     Raises TypeError for a Python callable, which cannot run there; SpawnError.
     """

@@ -13,6 +13,7 @@ from ._privileges import (
     before_ids,
     capability_steps,
     keyring_steps,
+    label_steps,
     last_steps,
     ruleset_steps,
 )
@@ -371,6 +372,7 @@ def compile(
         steps.append(_init_step(spec))
         if terminal is not None:
             steps.append(("foreground", terminal[0]))
+    steps += label_steps(spec)
     if body != "copy":
         steps.append(("fds",))
     steps += ruleset_steps(spec)

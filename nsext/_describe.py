@@ -186,7 +186,7 @@ def is_about_cgroup(step: Step) -> bool:
 
 def step_path(step: Step) -> str | None:
     """The file that *step* is about, or None."""
-    if step[0] in ("chdir", "landlock_path", "mount_proc"):
+    if step[0] in ("chdir", "exec_label", "landlock_path", "mount_proc"):
         return os.fsdecode(step[1])
     if step[0] in MOUNT_TARGETS:
         return os.fsdecode(step[1 + MOUNT_TARGETS[step[0]]]) or None

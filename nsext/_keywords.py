@@ -62,6 +62,7 @@ class NamespaceFields(TypedDict, total=False):
     landlock_strict: bool
     disable_userns: bool
     keyring: Keyring | None
+    exec_label: str | None
     cgroup: CgroupLike | None
     init: bool
     kill_on_parent_exit: bool

@@ -92,6 +92,10 @@ class Plan:
         )
         steps, flags = self.compiled.steps, self.compiled.clone_flags
         self.gated = ("gate",) in steps
+        if spec.exec_label is not None:
+            from ._labels import require
+
+            require(spec.exec_label)
         self.blob = _native.pack(flags, steps, self.compiled.uid_map, self.compiled.gid_map)
         if body == "helper" and self.helper is None:
             from ._errors import UnsupportedError
@@ -341,6 +345,8 @@ def fail(
         filename = executable
         state["path"] = os.fsdecode(text or executable)
         hint = file_hint(os.fsdecode(text), number, spec, filename)
+        if spec.exec_label is not None and number in (errno.EACCES, errno.EPERM):
+            hint = hint or f"the security module may refuse it the label {spec.exec_label!r}"
     elif stage == "cwd":
         filename = _own_directory() if name == "reenter" else spec.cwd
         state["path"] = os.fsdecode(filename or "")

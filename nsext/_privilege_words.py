@@ -48,6 +48,8 @@ def describe_privilege(step: Step) -> str | None:
     if name == "capabilities":
         return _capabilities(*args)
     match name, args:
+        case "exec_label", (path, text):
+            return f"write {os.fsdecode(text)!r} to {os.fsdecode(path)}"
         case "landlock", (files, ports, _):
             limits = " and ".join(word for word, on in (("files", files), ("ports", ports)) if on)
             return f"make a Landlock ruleset for {limits}"
@@ -62,6 +64,8 @@ def describe_privilege(step: Step) -> str | None:
 
 def describe_privilege_failure(step: Step, aux: int) -> str | None:
     """Which part of *step* failed."""
+    if step[0] == "exec_label" and aux == 1:
+        return f"open {os.fsdecode(step[1])}"
     if step[0] == "capabilities" and aux // 64 in _PARTS:
         return _PARTS[aux // 64].format(name_of(aux % 64))
     return None
@@ -75,6 +79,11 @@ def privilege_hint(name: str, number: int) -> str | None:
         if number in (errno.EACCES, errno.EPERM):
             return "a filter needs no_new_privs, or CAP_SYS_ADMIN"
         return "the kernel's check has refused the program" if number == errno.EINVAL else None
+    if name == "exec_label":
+        if number in (errno.EACCES, errno.EPERM):
+            return "the security module's policy does not let the caller set this label"
+        if number in (errno.EINVAL, errno.ENOENT):
+            return "the security module's policy has no such label"
     if name == "keyring":
         if number == errno.EDQUOT:
             return (

@@ -38,6 +38,15 @@ def keyring_steps(spec: Spec, new: int) -> list[Step]:
     return [("keyring", 0)] if apart else []
 
 
+def label_steps(spec: Spec) -> list[Step]:
+    """The label of a security module, which the next exec of this task takes on."""
+    if spec.exec_label is None:
+        return []
+    from ._labels import place_and_text
+
+    return [("exec_label", *place_and_text(spec.exec_label))]
+
+
 def ruleset_steps(spec: Spec) -> list[Step]:
     """A Landlock ruleset: as soon as descriptors are laid out, before a limit on them."""
     if spec.landlock is None:

@@ -73,6 +73,7 @@ class Sandbox(Spec):
     disable_userns: the program, root or not, can make no user namespace; verified.
     keyring: "new", an empty session keyring, or "inherit" the caller's.  None: "new" iff user is
         new or root is given.  See keyrings(7).
+    exec_label: the program's SELinux context, as "user:role:type:level", or AppArmor profile.
     dumpable: of the child of clone(entry) only; exec sets it anew.  See PR_SET_DUMPABLE(2const).
 
     Raises TypeError and ValueError for what is wrong in a field, and for an option whose

@@ -82,6 +82,7 @@ class Spec(_Kept):
     landlock_strict: bool = True
     disable_userns: bool = False
     keyring: Keyring | None = None
+    exec_label: str | None = None
     cgroup: CgroupLike | None = None
     init: bool = False
     kill_on_parent_exit: bool = False
@@ -155,6 +156,12 @@ def _landlock(value: Any) -> Any:
     from ._landlock import normal
 
     return normal(value)
+
+
+def _label(value: Any) -> Any:
+    from ._labels import label
+
+    return label(value)
 
 
 def _filters(value: Any) -> Any:
@@ -257,6 +264,7 @@ _NORMAL: dict[str, Any] = {
     "seccomp": lambda value: _filters(value),
     "disable_userns": _truth,
     "keyring": _one_of("keyring", "new", "inherit"),
+    "exec_label": lambda value: _label(value),
     "cgroup": _normal_cgroup,
     "init": _truth,
     "kill_on_parent_exit": _truth,

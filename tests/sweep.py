@@ -98,7 +98,7 @@ def step_calls(step: Any, pairs: Any, close_fds: bool, programs: int) -> list[tu
     match step[0]:
         case "gate":
             return []  # any number of futex and ppoll: in_gate()
-        case "setgroups_deny" | "gid_map" | "uid_map" | "time_offsets":
+        case "setgroups_deny" | "gid_map" | "uid_map" | "time_offsets" | "exec_label":
             return [("openat", 1), ("write", 2), ("close", 2)]
         case "enter_time":
             return [("openat", 1), ("setns", 2), ("close", 2)]

@@ -114,6 +114,7 @@ VALUES = {
     "no_new_privs": FLAG,
     "keyring": st.sampled_from(["new", "inherit", None, "old"]),
     "disable_userns": FLAG,
+    "exec_label": st.sampled_from(["u:r:t", "profile", "", "a\0b", None]),
     "init": FLAG,
     "kill_on_parent_exit": FLAG,
 }

@@ -125,6 +125,7 @@ SAMPLES = {
     "landlock_strict": [("--landlock-strict", True), ("--no-landlock-strict", False)],
     "seccomp": [("--seccomp default --seccomp default", ["default", "default"])],
     "keyring": [("--keyring new", "new")],
+    "exec_label": [("--exec-label a_u:b_r:c_t:s0:c1,c2", "a_u:b_r:c_t:s0:c1,c2")],
     "cgroup": [
         ("--cgroup /sys/fs/cgroup/job", "/sys/fs/cgroup/job"),
         (

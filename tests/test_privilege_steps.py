@@ -110,6 +110,37 @@ def test_keyring_fails():
     refused("keyctl", 1, "setup", "join a new session keyring", keyring="new")
 
 
+LABELLED = """
+from nsext import _labels
+_labels.require = lambda value: None  # whatever is active here
+"""
+
+
+@does("exec_label")
+def test_exec_label():
+    """Files that stand in for those of /proc; what a kernel does is in tests/vm/test_label_modules.py."""
+    script(f"""{LABELLED}
+fake_proc("attr/exec", "attr/apparmor/exec")
+nsext.run(["true"], exec_label="a profile")
+nsext.run(["true"], exec_label="u_u:r_r:t_t:s0")
+os.chdir("/proc/self/attr")
+assert Path("apparmor/exec").read_text() == "exec a profile"
+assert Path("exec").read_text() == "u_u:r_r:t_t:s0"
+""")
+
+
+@fails("exec_label")
+def test_exec_label_fails():
+    script(f"""{LABELLED}
+fake_proc("attr/current")
+for label, place in (("a", "attr/apparmor/exec"), ("a:b:c", "attr/exec")):
+    error = failure(nsext.run, ["true"], exec_label=label)
+    assert is_plain(error) and (error.errno, error.stage) == (errno.ENOENT, "setup"), repr(error)
+    assert error.step == f"open /proc/self/{{place}}" and error.path == f"/proc/self/{{place}}"
+    assert "no such label" in error.hint
+""")
+
+
 @does("seccomp")
 def test_seccomp():
     """What a filter refuses is in test_seccomp.py."""

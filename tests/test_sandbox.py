@@ -43,6 +43,7 @@ FULL = {
     "securebits": 1,
     "no_new_privs": False,
     "keyring": "inherit",
+    "exec_label": "system_u:system_r:container_t:s0:c1,c2",
     "landlock": nsext.Landlock(read=["/usr"], tcp_bind=()),
     "landlock_strict": False,
     "disable_userns": True,

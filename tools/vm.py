@@ -36,10 +36,11 @@ MARK = "nsext-vm: exit status "
 RELEASES = ("bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid")
 
 # Programs of this machine that tests run; busybox stands in for the others.
-PROGRAMS = """sh bash cat chgrp chmod chown cp cut date dd dirname echo env expr false find findmnt
-getpcaps grep head hostname id ionice ip kill ln ls lsns mkdir mknod mktemp mount mountpoint mv nice
-nohup nproc nsenter printf prlimit ps readlink rm rmdir sed setpriv setsid sleep sort stat strace
-tail taskset tee test timeout touch tr true umount uname unshare wc yes""".split()
+PROGRAMS = """apparmor_parser sh bash cat chgrp chmod chown cp cut date dd dirname echo env expr
+false find findmnt getpcaps grep head hostname id ionice ip kill ln ls lsns mkdir
+mknod mktemp mount mountpoint mv nice nohup nproc nsenter printf prlimit ps readlink
+rm rmdir secilc sed setpriv setsid sleep sort stat strace tail taskset tee test
+timeout touch tr true umount uname unshare wc yes""".split()
 
 # Loaded where there are such, in this order.
 MODULES = ("fs/overlayfs/overlay", "fs/fuse/fuse", "drivers/net/dummy", "drivers/net/veth")
@@ -54,6 +55,8 @@ busybox mount -t devpts devpts /dev/pts
 busybox mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 busybox mount -t tmpfs -o mode=1777 tmpfs /tmp
 busybox mount -t tmpfs tmpfs /run
+busybox mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
+busybox mount -t selinuxfs selinuxfs /sys/fs/selinux 2>/dev/null
 busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 busybox ip link set lo up
 busybox hostname guest

@@ -196,6 +196,15 @@ NSX_CHILD_CODE long step_capabilities(struct nsx_child *child, const struct nsx_
     return verify(child, &next, raised, exact && !no_gain);
 }
 
+/* For the next exec of this very task: after the helper's and after every clone.
+ * Before descriptors are closed, the caller's own /proc among them, which a root of
+ * somebody else's must not stand in for. */
+NSX_CHILD_CODE long step_exec_label(struct nsx_child *child, const struct nsx_step *step)
+{
+    const char *text = child_string(child, step->arg[1]);
+    return nsx_child_write_proc(child, child_string(child, step->arg[0]), text, child_strlen(text));
+}
+
 NSX_CHILD_CODE long step_no_new_privs(struct nsx_child *child, const struct nsx_step *step)
 {
     (void)child, (void)step;

@@ -317,6 +317,7 @@ FIELD_OPTIONS: tuple[Option, ...] = (
     _field("disable_userns", "the program can make no user namespace"),
     _field("seccomp", "default, or a file with BPF; loaded in order", "default|FILE", _filters),
     _field("keyring", "the session keyring: new or inherit", "HOW", _last),
+    _field("exec_label", "of SELinux or AppArmor, for the program", "LABEL", _last),
     _field("cgroup", "a group's directory; or limits of a new one", "PATH|KEY=VALUE", _cgroup),
     _field("init", "a small init as PID 1, or as a subreaper"),
     _field("kill_on_parent_exit", "the program dies with nsext (the default)"),
