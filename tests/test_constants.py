@@ -97,7 +97,9 @@ SPECIAL |= {
     "NONBLOCK_": "O_NONBLOCK",
     "WRITE_NEW": "(O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC)",
 }
-SPECIAL |= dict.fromkeys(["MAX_BELOW", "MAX_DEPTH", "MAX_LINKS", "MAX_PATH", "MAX_RACES"])
+SPECIAL |= dict.fromkeys(
+    ["MAX_BELOW", "MAX_DEPTH", "MAX_LINKS", "MAX_PATH", "MAX_RACES", "MAX_SCRIPTS"]
+)
 SPECIAL |= dict.fromkeys(["PATH_SIZE", "SOURCE_MISSING"])
 CHILD = sorted([*(CSRC / "child").glob("*.c"), *(CSRC / "helper").glob("*.c")])
 CHILD.append(CSRC / "helper" / "fs.h")
