@@ -194,6 +194,19 @@ def test_with_what_is_joined_in_other_ways(root):
         assert box.run(["true"]).returncode == 0
 
 
+@pytest.mark.parametrize("fields", [{"disable_userns": True}, {"join": "uts"}], ids=str)
+def test_an_init_ends_as_its_program_does(fields, root):
+    """Behind a second clone it has never executed anything, and still the program has run.
+
+    With a filter the parent looks at that, and may come when both have ended.
+    """
+    with running(new="uts") as other:
+        joined = {"join": {fields["join"]: other}} if "join" in fields else fields
+        box = nsext.Sandbox(new="user pid", init=True, seccomp="default", **joined)
+        for _ in range(300):
+            assert nsext.spawn(["/bin/true"], sandbox=box).wait() == 0
+
+
 def test_many_lines(root):
     """As many as there can be, each of them wide."""
     lines = [(10 * n, 4 * 10**9 + 2 * n, 2) for n in range(100)]

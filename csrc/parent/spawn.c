@@ -364,10 +364,13 @@ static unsigned int flags_of(pid_t pid)
  * The kernel clears PF_FORKNOEXEC when it does.  We are woken before there is a
  * zombie to ask about, but after PF_EXITING is set.  /proc costs as much as a tenth
  * of a spawn: so it is asked at once only where a filter may well kill at execve;
- * without one a kill is what it is with subprocess, a program that was killed. */
+ * without one a kill is what it is with subprocess, a program that was killed.  An
+ * init has no exec, or the helper's only: what it is tells nothing of its program. */
 static int died_before_exec(const struct nsx_spawn *spawn)
 {
     struct nsx_end end = {0};
+    if (spawn->has_init)
+        return 0;
     const unsigned int both = PF_EXITING | PF_FORKNOEXEC;
     if (spawn->has_filter && (flags_of(spawn->pid) & both) == both)
         return 1;
