@@ -1,10 +1,11 @@
-"""What a sandbox costs: a new root with its mounts, beside bwrap, unshare(1), crun and runc.
+"""What a sandbox costs, beside bwrap, unshare(1), crun and runc; and one for what nobody trusts.
 
     python benchmarks/sandbox.py [--quick] [--unpinned] [--json FILE] [--markdown FILE]
 
-boxes.py says what the sandbox is.  Every contender starts the same static program in it and waits
-for its end, as root, and as an ordinary user; and with 10, 100 and 1000 more mounts.  They run in
-turn, pinned to one CPU; a ratio is the median over rounds.  bench.py has it as a part.
+boxes.py and hardened.py say what the sandboxes are.  Every contender starts the same static program
+in it and waits for its end, as root, and as an ordinary user; and with 10, 100 and 1000 more
+mounts.  They run in turn, pinned to one CPU; a ratio is the median over rounds.  bench.py has it as
+a part.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import boxes
+import hardened
 from boxes import BWRAP, NSEXT, NSEXT_INIT, RUNC, Box
 from contenders import LIBC, Tools, build, flags_of, unshare
 from measure import Table, interleave, pinned, working
@@ -33,12 +35,16 @@ UID = 65534  # nobody
 ROOT, ROOTLESS = "root", "rootless"
 GROWING = (NSEXT, BWRAP, boxes.CRUN)
 LIMITS = ((NSEXT_INIT, BWRAP, 0.5), (NSEXT, RUNC, 0.1))
+HARDENED = ((hardened.UNTRUSTED, hardened.BWRAP, 0.5), (hardened.UNTRUSTED, hardened.NSJAIL, 1.0))
 
 NOTES = (
     "A sandbox: a new root with /usr read-only and links that lead there, a /proc, /dev and /tmp "
     "of its own, the program; all kinds of namespaces but time, and user only where rootless.",
     "bwrap has an init in it, as nsext.spawn with init=True; with --as-pid-1 the program is PID 1.",
     "crun makes no cgroup, and rootless runc makes none either.",
+    "Untrusted: Sandbox.untrusted(); bwrap with the same mounts, filter and --disable-userns, but "
+    "no limits, keyring and time namespace; nsjail with these mounts, a shorter filter, and user "
+    "namespaces left possible.",
 )
 
 Row = Sequence[str]
@@ -64,14 +70,19 @@ class Results:
 
     sandbox: dict[str, Table] = field(default_factory=dict)  # by ROOT, ROOTLESS
     growth: dict[int, Table] = field(default_factory=dict)  # by the number of more mounts
+    untrusted: dict[str, Table] = field(default_factory=dict)  # by ROOT, ROOTLESS
 
     def as_json(self) -> dict[str, Any]:
         return {
             part: {
-                str(key): {name: series.summary(table.get(BWRAP)) for name, series in table.items()}
+                str(key): {name: one.summary(table.get(other)) for name, one in table.items()}
                 for key, table in getattr(self, part).items()
             }
-            for part in ("sandbox", "growth")
+            for part, other in (
+                ("sandbox", BWRAP),
+                ("growth", BWRAP),
+                ("untrusted", hardened.BWRAP),
+            )
         }
 
 
@@ -87,6 +98,11 @@ def _box(program: str, mounts: int = 0) -> Iterator[Box]:
 def _sandbox(tools: Tools, seconds: float) -> Table:
     with _box(tools.program) as box:
         return interleave(working(boxes.boxes(box)), seconds, slow=15)
+
+
+def _untrusted(tools: Tools, seconds: float) -> Table:
+    with _box(tools.program) as box:
+        return interleave(working(hardened.boxes(box)), seconds, slow=15)
 
 
 def _growth(tools: Tools, mounts: int, seconds: float) -> Table:
@@ -153,6 +169,10 @@ def run(tools: Tools, times: Times, say: Callable[[str], None]) -> Results:
         results.sandbox[ROOT] = in_child(lambda: _sandbox(tools, times.sandbox), False)
     say("a sandbox, rootless")
     results.sandbox[ROOTLESS] = in_child(lambda: _sandbox(tools, times.sandbox), True)
+    for user in [ROOT, ROOTLESS] if os.geteuid() == 0 else [ROOTLESS]:
+        say(f"a sandbox for what nobody trusts, {user}")
+        work = partial(_untrusted, tools, times.sandbox)
+        results.untrusted[user] = in_child(work, user == ROOTLESS)
     for mounts in times.mounts:
         say(f"a sandbox with {mounts} more mounts")
         results.growth[mounts] = in_child(partial(_growth, tools, mounts, times.growth), False)
@@ -165,11 +185,17 @@ def _times(value: float) -> str:
 
 def targets(results: Results) -> Iterator[tuple[str, float | None, float]]:
     """(promise, measured or None, at most)."""
-    for user, table in results.sandbox.items():
-        for name, other, limit in LIMITS:
-            both = name in table and other in table
-            value = table[name].ratio(table[other]) if both else None
-            yield f"a sandbox, {user}: {name}, to {other}", value, limit
+    for what, tables, limits in (
+        ("a sandbox", results.sandbox, LIMITS),
+        ("an untrusted one", results.untrusted, HARDENED),
+    ):
+        for user, table in tables.items():
+            for name, other, limit in limits:
+                if other == hardened.NSJAIL and other not in table:
+                    continue  # no distribution has it
+                both = name in table and other in table
+                value = table[name].ratio(table[other]) if both else None
+                yield f"{what}, {user}: {name}, to {other}", value, limit
 
 
 def sections(results: Results, layout: Layout) -> list[str]:
@@ -183,6 +209,19 @@ def sections(results: Results, layout: Layout) -> list[str]:
             others = (table.get(other) for other in (BWRAP, RUNC))
             rows.append([*row, *(_times(series.ratio(other)) if other else "" for other in others)])
         out.append(layout(f"A sandbox, {user}: start and wait", header, rows))
+    for user, table in results.untrusted.items():
+        header = ["", "median µs", "p95 µs", "median ÷ bwrap"]
+        bwrap = table.get(hardened.BWRAP)
+        rows = [
+            [
+                name,
+                f"{series.median:,.0f}",
+                f"{series.p95:,.0f}",
+                _times(series.ratio(bwrap)) if bwrap else "",
+            ]
+            for name, series in table.items()
+        ]
+        out.append(layout(f"A sandbox for what nobody trusts, {user}", header, rows))
     header = ["", *(f"{mounts} mounts" for mounts in results.growth)]
     tables = results.growth.values()
     rows = [
