@@ -29,7 +29,7 @@ NATIVE := $(C_FILES) csrc/steps.def csrc/exports.map setup.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-suite test-helper test-stdlib vmtest lint format bench wheel wheels pytest-all release-check fuzz soak sanitize clean build
+.PHONY: help demo test test-suite test-helper test-stdlib containertest vmtest lint format bench wheel wheels pytest-all release-check fuzz soak sanitize clean build
 
 help: ## this list
 	@echo 'make [PYTHON=python3.X] TARGET'
@@ -52,6 +52,14 @@ test-stdlib: build ## CPython's own tests of subprocess and asyncio, over nsext.
 	@# By the environment's base, since some of them are skipped in an environment.
 	$$($(PY) -c 'import sys; print(sys._base_executable)') tests/stdlib/run_subprocess.py
 	$$($(PY) -c 'import sys; print(sys._base_executable)') tests/stdlib/run_asyncio.py
+
+# In `make test` they run too, with this tree in place of the wheel.
+containertest: build $(VENV)/.test $(VENV)/.wheel ## the wheel in podman's containers: root, a user, seccomp profiles
+	@rm -rf build/containers && mkdir -p build/containers
+	$(PY) -m build --no-isolation --outdir build/containers >build/containers/log 2>&1 \
+	    || { cat build/containers/log; exit 1; }
+	$(PIP) install --no-deps --no-index --target build/containers/site build/containers/*.whl
+	NSEXT_CONTAINER_PACKAGE=$(CURDIR)/build/containers/site/nsext $(PY) -m pytest tests/containers $(PYTEST_ARGS)
 
 # Debian's kernels in qemu; needs qemu-system-x86.  VM_ARGS goes to pytest, there as root.
 vmtest: build $(VENV)/.test ## tests in virtual machines (VM_KERNELS='6.1 6.12' VM_ARGS=tests/vm)

@@ -11,6 +11,7 @@ from ._flags import BY_KIND, NEWUSER, kind_names
 from ._proc import field, read
 
 CAP_SYS_ADMIN = 21
+CAP_SETFCAP = 31
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # its inode, of old: PROC_USER_INIT_INO
 
 
@@ -82,6 +83,11 @@ def _is_mapped() -> bool:
             return False
     return True
 
+
+NO_SETFCAP = Cause(
+    "mapping the caller's id 0 needs CAP_SETFCAP, since Linux 5.12",
+    "docker and podman: --cap-add SETFCAP, or --user 1000: an ordinary user's own id needs nothing",
+)
 
 SECCOMP_REMEDY = (
     "docker and podman: --security-opt seccomp=unconfined, or a profile that allows it; "
@@ -249,6 +255,20 @@ def of_mount() -> Cause | None:
     return filtered("mount") if is_filtered() and _probe.mount_is_filtered() else None
 
 
+def of_setns() -> Cause | None:
+    """Why setns(2) is refused, if it is a filter."""
+    return filtered("setns") if is_filtered() and _probe.setns_is_filtered() else None
+
+
+def of_name(call: str) -> Cause | None:
+    """Why sethostname(2) is EPERM in a uts namespace that was just made."""
+    return filtered(call) if is_filtered() else None
+
+
+UNMASK = "podman: --security-opt unmask=ALL; docker: --security-opt systempaths=unconfined"
+PROC_SYS_READONLY = Cause("/proc/sys is mounted read-only, as container engines do", UNMASK)
+
+
 def of_fresh_proc(new: int) -> Cause:
     """Why a fresh /proc is EPERM."""
     if (cause := of_mount()) is not None:
@@ -259,8 +279,7 @@ def of_fresh_proc(new: int) -> Cause:
             shown = ", ".join(masks[:3]) + (", ..." if len(masks) > 3 else "")
             return Cause(
                 f"/proc is masked: something is mounted over {shown}, which a fresh one uncovers",
-                "proc=False leaves the old one; podman: --security-opt unmask=ALL; docker: "
-                "--security-opt systempaths=unconfined",
+                f"proc=False leaves the old one; {UNMASK}",
             )
     return Cause(
         "a fresh proc needs a new pid namespace and, in a user namespace, a /proc that nothing is "

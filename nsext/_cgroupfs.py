@@ -69,7 +69,8 @@ def own_group() -> str:
     except OSError as error:
         _fail(error.errno or 0, step, str(error.filename), "/proc is not mounted here")
     if own is None or not mounts:
-        hint = "this host has cgroup v1 only" if _v1_controllers() else "cgroup2 is not mounted"
+        v1 = own is None and _v1_controllers()
+        hint = "this host has cgroup v1 only" if v1 else "no cgroup2 is mounted here"
         _fail(errno.EOPNOTSUPP, step, "/proc/self/cgroup", f"{hint}; limits need version 2")
     for root, point in mounts:
         below = own if root == "/" else own[len(root) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 
 from . import _causes, _flags
@@ -68,6 +69,14 @@ def step_hint(name: str, number: int, new: int) -> str | None:
             return _causes.of_fresh_proc(new)
         if name == "propagation":
             return _causes.of_mount()
+        if name == "uid_map" and os.geteuid() == 0 and not _causes.may(_causes.CAP_SETFCAP):
+            return _causes.NO_SETFCAP
+        if name in ("hostname", "domainname"):
+            return _causes.of_name(f"set{name}")
+        if name == "loopback" and not new & _flags.NEWUSER:
+            return _causes.Cause(
+                "this needs CAP_NET_ADMIN", "loopback=False leaves it down, or 'user' in new="
+            )
         if name == "setgroups":
             return (
                 "supplementary groups need CAP_SETGID, and in a user namespace a gid_map of ranges"
@@ -95,20 +104,23 @@ def step_hint(name: str, number: int, new: int) -> str | None:
         if name == "oom_score_adj":
             return "a score below the caller's needs CAP_SYS_RESOURCE"
         if name == "time_offsets":
-            return "setting the clocks of a time namespace needs CAP_SYS_TIME in it"
+            needs = "setting the clocks of a time namespace needs CAP_SYS_TIME in it"
+            return _causes.Cause(needs, None if new & _flags.NEWUSER else "'user' in new=")
     if number == errno.ENOENT and name in ("uid_map", "gid_map", "setgroups_deny", "time_offsets"):
         return "/proc is not mounted, or the kernel lacks this namespace"
     if number == errno.ENOENT and name == "oom_score_adj":
         return "/proc is not mounted"
     if name == "join" and number == errno.ESRCH:
         return "the process has ended"
+    if name == "join" and (cause := _causes.of_setns()):
+        return cause
     if name == "join" and number == errno.EPERM:
         return "joining needs CAP_SYS_ADMIN in the user namespace that owns it; join that, too"
     if number == errno.EINVAL and name in ("propagation", "pivot"):
         return _causes.NO_MOUNT_POINT if name == "propagation" else _causes.BELOW_A_HOST
     if name == "limit_userns":
         if number == errno.EROFS:
-            return "/proc/sys is mounted read-only, as container engines do"
+            return _causes.PROC_SYS_READONLY
         if number == errno.ENOENT:
             return "/proc is not mounted, or not all of it"
     if name == "no_userns" and number == errno.EOPNOTSUPP:

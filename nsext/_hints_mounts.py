@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Any
 
-from . import _flags
+from . import _causes, _flags
 from ._describe_mounts import source_name
 from ._spec import Spec
 
@@ -73,11 +73,12 @@ def _in_user(spec: Spec) -> int:
 
 def _new_fs_hint(fstype: str, number: int, spec: Spec) -> str | None:
     user = _in_user(spec)
-    if number in (errno.EPERM, errno.EACCES) and fstype in ("proc", "sysfs"):
-        kind = "pid" if fstype == "proc" else "net"
+    if number in (errno.EPERM, errno.EACCES) and fstype == "proc":
+        return _causes.of_fresh_proc(int(spec.new))  # type: ignore[arg-type]
+    if number in (errno.EPERM, errno.EACCES) and fstype == "sysfs":
         return (
-            f"a fresh {fstype} needs a new {kind} namespace and, in a user namespace, "
-            f"one of the caller's that nothing is mounted over"
+            "a fresh sysfs needs a new net namespace and, in a user namespace, one of the caller's "
+            "that nothing is mounted over"
         )
     if number == errno.EPERM and user:
         since = ", which it does since Linux 5.11" if fstype == "overlay" else ""
@@ -167,7 +168,7 @@ def mount_hint(
 ) -> str | None:
     """Why a step of the file system failed; message: the file system's own words."""
     name = step[0]
-    if message:
+    if message and "too revealing" not in message:
         return message.split("\n", maxsplit=1)[0].strip()[2:] or None
     if aux in _BY_PART and (aux != PROC or number == errno.ENOENT):
         return _BY_PART[aux]

@@ -77,6 +77,10 @@ MOUNT = Call("mount", (0, 0, 0, 0, 0))
 """EFAULT: no target."""
 
 
+SETNS = Call("setns", (-1, 0))
+"""EBADF."""
+
+
 def filtered_kinds(kinds: int) -> tuple[str, int]:
     """(system call, which of these kinds) that a filter refuses to the calling thread."""
     names = [kind for kind, flag in BY_KIND.items() if flag & kinds]
@@ -94,3 +98,8 @@ def filtered_kinds(kinds: int) -> tuple[str, int]:
 def mount_is_filtered() -> bool:
     """Does a filter refuse mount(2) to the calling thread?"""
     return here([MOUNT]) != [-errno.EFAULT]
+
+
+def setns_is_filtered() -> bool:
+    """And setns(2)?"""
+    return here([SETNS]) != [-errno.EBADF]

@@ -25,6 +25,7 @@ CHECKS = (
     ("test", ["test"], "this Python, none skipped"),
     ("wheels", ["wheels"], "all wheels, twice, the same bytes"),
     ("pytest-all", ["pytest-all"], "every CPython here, with the wheels"),
+    ("containertest", ["containertest"], "the wheel in podman's containers"),
     ("vmtest", ["vmtest"], "Debian's kernels in qemu"),
     ("sanitize", ["sanitize"], "AddressSanitizer, UBSan"),
     ("fuzz", ["fuzz", "FUZZ_SECONDS=120"], "hostile plans, any keywords"),
