@@ -156,6 +156,20 @@ def test_every_way_to_spawn():
     """)
 
 
+def test_with_no_more_user_namespaces():
+    """The outer one gets the ranges, the inner one the same ids."""
+    by_user("""
+    keywords = {"new": "user pid mnt", "uid_map": "auto", "gid_map": "auto"}
+    for more in ({}, {"user": 1000, "group": 5}, {"init": True}):
+        with running(**keywords, **more, disable_userns=True) as child:
+            assert id_map("uid_map", child.pid) == [(0, 12345, 1), (1, 100000, 65536)]
+            own = status(child.program_pid)["Uid"].split()
+            assert own == (["100999"] if "user" in more else ["12345"]) * 4
+    done = nsext.run(["unshare", "-U", "true"], **keywords, disable_userns=True, stderr=-1)
+    assert b"No space left" in done.stderr
+    """)
+
+
 def test_clone_of_an_entry():
     with_etc(
         """

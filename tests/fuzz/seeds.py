@@ -22,6 +22,8 @@ BOXES = [
     nsext.Sandbox(),
     nsext.Sandbox(new="all", hostname="seed", time_offsets={"boottime": 5}, rlimits={"core": 0}),
     nsext.Sandbox(new="user", uid_map=RANGES, gid_map=RANGES, user=0, extra_groups=[1, 2]),
+    nsext.Sandbox(new="user pid", uid_map="auto", disable_userns=True, exec_label="profile"),
+    nsext.Sandbox(new="user", uid_map=RANGES, gid_map="auto", disable_userns=True),
     nsext.Sandbox(new="pid mnt", init=True, kill_on_parent_exit=True, affinity=[0], umask=0),
     nsext.Sandbox(new="pid mnt", root=nsext.Tmpfs(), mounts=nsext.hostlike(), cwd="/tmp"),
     nsext.Sandbox(new="mnt", mounts=[nsext.File("/tmp/x", b"content"), nsext.Mask("/root")]),

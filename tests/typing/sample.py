@@ -97,6 +97,7 @@ assert_type(box.call(command), int)
 assert_type(box.check_call(command), int)
 assert_type(box.spawn(command), nsext.Process)
 nsext.run(command, sandbox=box, hostname=None, rlimits={"RLIMIT_NOFILE": "1k"}, affinity=range(2))
+nsext.run(command, new="user", uid_map="auto", disable_userns=True, exec_label="a:b:c")
 nsext.Popen(command, sandbox=box, uid_map=0, gid_map="self", time_offsets={}, nice=-5)
 
 # ---- joining, holding, pausing
