@@ -13,7 +13,7 @@ CODE = "print(nsext.Popen(['true'], new='user').body)"
 
 
 def test_the_body():
-    for fields in ({}, {"new": "user", "uid_map": [(0, 0, 1)]}, {"nice": 5}):
+    for fields in ({}, {"new": "user", "hostname": None}, {"nice": 5}):
         with nsext.Popen(["true"], **fields) as process:
             assert process.body == WANTED
     with nsext.Popen(["true"], init=True) as process:
