@@ -385,6 +385,7 @@ _NUMBERS = {  # name: (x86_64, aarch64); those since Linux 5.1 have one number e
     "setfsuid": (122, 151),
     "setresgid": (119, 149),
     "setresuid": (117, 147),
+    "capget": (125, 90),
     "capset": (126, 91),
     "ioctl": (16, 29),
     "ioprio_set": (251, 30),

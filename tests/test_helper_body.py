@@ -404,6 +404,26 @@ for fields in ({}, {"init": True}, {"kill_on_parent_exit": True}, {"new": "net"}
     )
 
 
+@pytest.mark.parametrize("refused", ["capset=54", "capget=54", "prctl=(54, 4)"])
+def test_capabilities_that_cannot_be_given_back(refused: str, root: None) -> None:
+    """The set-up goes on with none of them: an error.  4: PR_SET_DUMPABLE."""
+    script(
+        LESS
+        + f"""
+lower(8)
+before = state()
+refuse({refused})
+for fields in ({{}}, {{"init": True, "new": "user"}}):
+    if "new" in fields and {refused!r} != "capget=54":
+        assert nsext.run(["true"], **fields).returncode == 0  # has them all there, and no more
+        continue
+    error = failure(nsext.spawn, ["true"], kill_on_parent_exit=True, **fields)
+    assert is_plain(error) and (error.errno, error.step) == (54, "start the helper"), repr(error)
+assert changes(before, state()) == {{}}
+"""
+    )
+
+
 def test_root_that_has_nothing(root: None) -> None:
     """No capability at all, and a program that gets them by its exec."""
     script(
