@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import faults
+import record
 from support import mount
 from sweep import differences
 
@@ -164,16 +164,6 @@ def cases(at: Places) -> dict[str, dict[str, Any]]:
 # ---- what a call belongs to
 
 
-@functools.cache
-def place_of_step() -> int:
-    """Where struct nsx_record, of words, says which step is run."""
-    text = Path(__file__).parent.with_name("csrc").joinpath("plan.h").read_text()
-    record = re.search(r"^struct nsx_record \{\n(.*?)^\};", text, re.MULTILINE | re.DOTALL)
-    assert record
-    names = re.findall(r"^ +u?int32_t (\w+);", record[1], re.MULTILINE)
-    return 4 * names.index("step")
-
-
 def step_of(pid: int) -> int:
     """The step that a helper is at, as its record says; -1: it has none, yet or any more."""
     try:
@@ -182,7 +172,7 @@ def step_of(pid: int) -> int:
         if not found:
             return -1
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-            memory.seek(int(found[1], 16) + place_of_step())
+            memory.seek(int(found[1], 16) + record.offset("step"))
             word = memory.read(4)
     except (FileNotFoundError, ProcessLookupError):  # it has been killed
         return -1

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import record
 from helping import error_of, kept_fds, talking
 from support import needs, output, script
 
@@ -50,7 +51,7 @@ def test_it_does_nothing_without_a_plan(args: list[str]) -> None:
     assert nsext.run([HELPER, *args]).returncode == 125
 
 
-RECORD = 60  # bytes of struct nsx_record; then flags, blob, argv, envp, argc, envc, execs, nexecs
+# After the record come flags, blob, argv, envp, argc, envc, execs, nexecs.
 
 
 def _plan() -> bytes:
@@ -63,8 +64,9 @@ def _plan() -> bytes:
         else:
             raise AssertionError("no plan")
     process.namespaces.close()
-    struct.pack_into("=15I", data, 0, 1, *[0] * 14)
-    _, _, argv, envp, argc, envc, execs, nexecs = struct.unpack_from("=8I", data, RECORD)
+    data[: record.SIZE] = bytes(record.SIZE)
+    struct.pack_into("=I", data, record.offset("ctid"), 1)
+    _, _, argv, envp, argc, envc, execs, nexecs = struct.unpack_from("=8I", data, record.SIZE)
     (pointer,) = struct.unpack_from("=Q", data, argv)
     at = data.index(b"/bin/true\0")
     while (pointer - at) % 4096:
@@ -100,7 +102,7 @@ def test_hostile_plans_are_refused(root: None) -> None:
     size = len(data.rstrip(b"\0")) + 64
     generator = random.Random(7)
     results = []
-    head = range(RECORD, 400, 4)
+    head = range(record.SIZE, 400, 4)
     for offset in head:
         for value in (0xFFFFFFFF, generator.randrange(1 << 32)):
             wrong = bytearray(data)
@@ -111,7 +113,7 @@ def test_hostile_plans_are_refused(root: None) -> None:
         for _ in range(generator.randrange(1, 6)):
             struct.pack_into("=I", wrong, generator.randrange(0, size, 4) & ~3, 1 << 31)
         results.append(_run_plan(bytes(wrong)))
-    results += [_run_plan(data[:length]) for length in (0, 1, RECORD - 1, 100, 200, 300)]
+    results += [_run_plan(data[:length]) for length in (0, 1, record.SIZE - 1, 100, 200, 300)]
     assert FAULTS.isdisjoint(results), results
     assert results.count(125) > 30
 
