@@ -13,6 +13,7 @@ from typing import Any
 
 import faults
 import pytest
+import support
 from sweep import (
     ODD,
     At,
@@ -26,7 +27,7 @@ from sweep import (
 )
 
 import nsext
-from nsext import _native
+from nsext import _labels, _native
 from nsext._compile import compile
 
 # ---- what is spawned -------------------------------------------------------------------------
@@ -198,10 +199,26 @@ def test_killed_in_the_last_call() -> None:
             sweep.case(f"{number}", answer, check_killed(compiled, last))
 
 
+def test_each_call_of_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a step that fails here, at the latest in its second call: no security module."""
+    monkeypatch.setattr(_labels, "require", lambda value: None)
+    support.needs(os.path.exists("/proc/self/attr/exec"), "needs a kernel with CONFIG_SECURITY")
+    sandbox = nsext.Sandbox(exec_label="user:role:type")
+    compiled = compile(sandbox)
+    with Sweep(lambda: sandbox.spawn([faults.noop()]).wait()) as sweep:
+        for index, at in enumerate(calls_of(compiled)[:2]):
+            assert compiled.steps[at.step][0] == "exec_label"
+            for number in (ODD, errno.EACCES, errno.ENOENT, errno.EPERM):
+                check = check_error(compiled, at, number)
+                sweep.case(f"{at.call} {errno.errorcode[number]}", At(index, number), check)
+            sweep.case(at.call, At(index, faults.KILL), check_killed(compiled, at))
+
+
 def test_the_sandboxes_run_every_step() -> None:
     ran = {step[0] for sandbox in SANDBOXES.values() for step in compile(sandbox).steps}
     ran |= {step[0] for step in compile(COPIED, body="copy").steps}
     ran |= {"join", "helper", "ctty", "cgroup"}  # test_helper_faults.py
+    ran.add("exec_label")  # which succeeds with few kernels: below
     assert ran == set(_native.STEPS) - _native.HELPER_STEPS
 
 
