@@ -314,7 +314,7 @@ def test_joining_one_by_one_fails(name: str, numbers: dict[Any, Any], root: None
             asked: list[faults.Call] = []
 
             def at_once_and_this(call: faults.Call, asked: Any = asked, index: int = index) -> Any:
-                if call.name == "setns":
+                if call.name == "setns" and call.args[1]:  # not the hint's question
                     asked.append(call)
                 return ODD if call in (asked[:1] + asked[index + 1 : index + 2]) else None
 
