@@ -1,6 +1,7 @@
 """The check of plans by itself, in C: tests/plan_check.c."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 from support import DEADLINE
@@ -17,3 +18,17 @@ def test_what_is_no_blob_is_refused(tmp_path):
     done = subprocess.run([program], capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0, done
     assert "refused" in done.stdout
+
+
+def test_the_fuzzers_seeds(tmp_path):
+    """What the fuzzer starts from, blobs and plans, is read to its end and no byte further."""
+    seeds, program = tmp_path / "seeds", tmp_path / "replay"
+    subprocess.run([sys.executable, HERE / "fuzz" / "seeds.py", seeds], check=True)
+    sources = [HERE / "fuzz" / "plan.c", HERE / "fuzz" / "replay.c", CSRC / "plan.c"]
+    flags = ["-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    subprocess.run(["cc", *flags, "-o", program, *sources], check=True)
+    files = sorted(seeds.iterdir())
+    assert len(files) > 6
+    command = [program, *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stdout) == (0, f"{len(files)} files\n"), done
