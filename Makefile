@@ -65,7 +65,12 @@ containertest: build $(VENV)/.test $(VENV)/.wheel ## the wheel in podman's conta
 vmtest: build $(VENV)/.test ## tests in virtual machines (VM_KERNELS='6.1 6.12' VM_ARGS=tests/vm)
 	$(PY) tools/vm.py $(addprefix --kernel ,$(VM_KERNELS)) -- $(VM_ARGS)
 
-lint: build $(VENV)/.lint $(VENV)/.wheel ## style, types and warnings of Python, C and the packaging
+TIDY := clang-tidy --quiet
+TIDY_FLAGS = -std=c11 -isystem $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+    -isystem $(shell $${CC:-cc} -print-file-name=include)
+TIDY_LOG = >build/lint/tidy 2>&1 || { cat build/lint/tidy; exit 1; }
+
+lint: build $(VENV)/.lint $(VENV)/.wheel ## style, types, warnings and analyzers of Python, C and the packaging
 	ruff check
 	ruff format --check
 	mypy nsext tests/typing
@@ -75,6 +80,8 @@ lint: build $(VENV)/.lint $(VENV)/.wheel ## style, types and warnings of Python,
 	cd build/lint && mypy --config-file $(CURDIR)/pyproject.toml nsext
 	$(PY) -m mypy.stubtest nsext --concise --allowlist tools/stubtest.allow
 	clang-format --dry-run -Werror $(C_FILES)
+	$(TIDY) csrc/plan.c csrc/parent/*.c csrc/py/*.c csrc/child/*.c -- $(TIDY_FLAGS) $(TIDY_LOG)
+	$(TIDY) csrc/helper/*.c -- -DNSX_HELPER $(TIDY_FLAGS) $(TIDY_LOG)
 	CFLAGS='-O2 -Werror' $(PY) setup.py --quiet build_ext --build-temp build/lint --build-lib build/lint
 	@# gcc has an analyzer.
 	@if $${CC:-gcc} --version 2>/dev/null | grep -q 'Free Software'; then \

@@ -58,7 +58,7 @@ NSX_SYS long sys_close_range(unsigned int first, unsigned int last)
 /* As the other, in a copy of the table that only what is below first comes into. */
 NSX_SYS long sys_close_range_unshare(unsigned int first)
 {
-    return nsx_syscall(__NR_close_range, (long)first, 0xffffffffl, NSX_CLOSE_RANGE_UNSHARE, 0, 0,
+    return nsx_syscall(__NR_close_range, (long)first, 0xffffffffL, NSX_CLOSE_RANGE_UNSHARE, 0, 0,
                        0);
 }
 

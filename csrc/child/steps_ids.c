@@ -34,7 +34,7 @@ NSX_CHILD_CODE static long map_own_id(struct nsx_child *child, const char *path,
 NSX_CHILD_CODE long step_gate(struct nsx_child *child, const struct nsx_step *step)
 {
     struct nsx_plan *plan = child->plan;
-    const long slice[2] = {0, 50 * 1000 * 1000};
+    const long slice[2] = {0, 50L * 1000 * 1000};
     (void)step;
     while (!__atomic_load_n(&plan->record.gate, __ATOMIC_ACQUIRE)) {
         sys_futex(&plan->record.gate, NSX_FUTEX_WAIT, 0, slice);

@@ -14,7 +14,7 @@
 NSX_CHILD_CODE long step_checkpoint(struct nsx_child *child, const struct nsx_step *step)
 {
     struct nsx_record *record = &child->plan->record;
-    const long slice[2] = {0, 50 * 1000 * 1000};
+    const long slice[2] = {0, 50L * 1000 * 1000};
     (void)step;
     __atomic_store_n(&record->paused, 1, __ATOMIC_RELEASE);
     sys_futex(&record->hold, NSX_FUTEX_WAKE, 1, NULL);

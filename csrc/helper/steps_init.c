@@ -138,7 +138,7 @@ NSX_CHILD_CODE static void supervise(const struct init *init) __attribute__((nor
 NSX_CHILD_CODE static void supervise(const struct init *init)
 {
     const uint64_t all = ~0ull;
-    const long while_shared[2] = {0, 100 * 1000 * 1000};
+    const long while_shared[2] = {0, 100L * 1000 * 1000};
     struct signal_event event;
     int alone = 0;
     for (;;) {
@@ -235,7 +235,7 @@ NSX_CHILD_CODE static void become_init(struct init *init)
 NSX_CHILD_CODE static long begin(const struct nsx_second *second)
 {
     struct nsx_plan *plan = second->plan;
-    const long slice[2] = {0, 50 * 1000 * 1000};
+    const long slice[2] = {0, 50L * 1000 * 1000};
     long error = nsx_child_hold(plan, second->hold);
     if (error < 0)
         return error;

@@ -20,7 +20,7 @@ NSX_CHILD_CODE static long begin(const struct nsx_second *second)
 {
     struct nsx_plan *plan = second->plan;
     struct nsx_record *record = &plan->record;
-    const long slice[2] = {0, 50 * 1000 * 1000};
+    const long slice[2] = {0, 50L * 1000 * 1000};
     while (!__atomic_load_n(&record->relay, __ATOMIC_ACQUIRE)) {
         sys_futex(&record->relay, NSX_FUTEX_WAIT, 0, slice);
         if (sys_is_readable(plan->parent_pidfd) > 0)
