@@ -47,6 +47,7 @@ def tools():
     for which in ("uid", "gid"):
         path = _subids._find(f"new{which}map")
         needs(path and _subids._has_privileges(path), "needs newuidmap(1): apt install uidmap")
+        needs(os.path.exists(_subids.file_of(which)), f"needs a {_subids.file_of(which)}")
 
 
 def with_etc(code):
@@ -74,6 +75,7 @@ def test_auto_is_root_and_all_of_the_ranges():
             assert id_map("gid_map", child.pid) == gids
             assert Path(f"/proc/{child.pid}/setgroups").read_text() == "allow\\n"
             assert status(child.pid)["Uid"].split() == ["12345"] * 4
+    assert nsext.check(())["id_ranges"].ok
     keywords = {"new": "user", "uid_map": "auto", "gid_map": "auto"}
     for uid in (1, 1000, 65535, 65536):
         with running(**keywords, user=uid, group=uid, extra_groups=[7]) as child:
@@ -202,8 +204,8 @@ def refused(code, etc, *words, number="EPERM", keywords=AUTO):
     assert is_plain(error) and error.stage == "idmap" and error.errno == errno.{number}, repr(error)
     assert not changes(before, state())
     print(error)
-    finding = nsext.check()["id_ranges"]
-    assert not finding or {keywords != AUTO}, finding
+    finding = nsext.check(())["id_ranges"]
+    assert {keywords != AUTO} or not finding and str(error.hint).endswith(finding.remedy or ""), finding
     """,
         etc,
     )
@@ -318,6 +320,23 @@ def test_what_newuidmap_says():
         "",
         'fake("echo no luck >&2; exit 3\\n")',
         "/proc/PID/uid_map by /mnt/bin/newuidmap: no luck",
+    )
+
+
+def test_asyncio_hears_of_it():
+    """In a later turn of the loop."""
+    by_user(
+        """
+    import asyncio
+    async def main():
+        await nsext.create_subprocess_exec("true", stdout=-1, new="user", uid_map="auto")
+    asyncio.run(asyncio.sleep(0))
+    before = state()
+    error = failure(asyncio.run, main())
+    assert is_plain(error) and error.stage == "idmap" and "no luck" in str(error), repr(error)
+    assert not changes(before, state())
+    """,
+        'fake("sleep 0.1; echo no luck >&2; exit 3\\n")',
     )
 
 
