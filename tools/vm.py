@@ -276,7 +276,7 @@ NOT_OF_PYTHON = re.compile(
     r"(^|/)(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|config-3\S*|site-packages)/$"
 )
 NOT_OF_PACKAGES = re.compile(
-    r"^(pip|setuptools|wheel|mypy|mypyc|ruff|clang_format|cibuildwheel|auditwheel|twine|"
+    r"^(pip|setuptools|wheel|mypy|mypyc|ruff|clang_format|clang_tidy|cibuildwheel|auditwheel|twine|"
     r"pkg_resources|_distutils_hack|build|abi3audit)(-[^/]*)?/$"
 )
 NOT_OF_TREE = re.compile(r"^(\.git|\.venv[^/]*|build|wheelhouse|dist|\.[a-z]+_cache)/$")
