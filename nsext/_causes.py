@@ -65,11 +65,25 @@ def is_filtered() -> bool:
 
 
 def _in_chroot() -> bool:
-    """A mount namespace's root is the root of some mount; a chroot's need not be."""
+    """A mount namespace's root is the root of some mount; a chroot's need not be.
+
+    Where it is, one who is privileged can go and see.
+    """
     mounts = _read("/proc/thread-self/mountinfo")
-    return mounts is not None and not any(
+    if mounts is not None and not any(
         line.split()[4] == "/" for line in mounts.splitlines() if len(line.split()) > 4
-    )
+    ):
+        return True
+    return may(CAP_SYS_ADMIN) and _probe.chroot_stops_userns()
+
+
+def _has_security_module() -> bool:
+    """Has one of those that may refuse a user namespace?  True where that is not to be seen."""
+    try:
+        read("/proc/thread-self/attr/current")
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    return True
 
 
 def _is_mapped() -> bool:
@@ -154,9 +168,11 @@ def of_user_namespace(ordinary: bool | None = None) -> Cause:
             "the caller's uid or gid has no id in his own user namespace",
             "start him there with ids that its uid_map and gid_map have",
         )
+    if cause is None and not (may(CAP_SYS_ADMIN) or is_filtered() or _has_security_module()):
+        cause = CHROOT  # at a mount point: nothing else is left, see user_namespaces(7)
     return cause or Cause(
-        "the system refuses new user namespaces: a security module (SELinux, AppArmor), or a "
-        "seccomp filter"
+        "the system refuses new user namespaces: a security module (SELinux, AppArmor), a seccomp "
+        "filter, or a chroot"
     )
 
 

@@ -95,6 +95,33 @@ def filtered_kinds(kinds: int) -> tuple[str, int]:
     return "", 0
 
 
+def chroot_stops_userns() -> bool:
+    """May a child make a user namespace only when setns(2) has taken it out of a chroot?
+
+    False where it may not do that either.
+    """
+    import os
+
+    from ._clone import clone
+    from ._errors import SpawnError
+
+    try:
+        own = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        make = Call("unshare", (BY_KIND["user"],))
+        rows = InChild([make]), InChild([Call("setns", (own, 0)), make])
+        for row in rows:
+            with clone(row.entry, row.argument):
+                pass
+    except SpawnError:
+        return False
+    finally:
+        os.close(own)
+    return [row.results() for row in rows] == [[-errno.EPERM], [0, 0]]
+
+
 def mount_is_filtered() -> bool:
     """Does a filter refuse mount(2) to the calling thread?"""
     return here([MOUNT]) != [-errno.EFAULT]
