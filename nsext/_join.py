@@ -125,6 +125,9 @@ def normal(value: Any) -> Join:
     return Join(tuple(pairs))
 
 
+NOT_TO_BE_SEEN = (
+    "another user's process, or one that is not dumpable: to look at it needs CAP_SYS_PTRACE"
+)
 NEITHER = "it is neither a namespace nor a pidfd"
 
 
@@ -213,7 +216,8 @@ class Opened:
             except OSError as error:
                 if has_ended(alive):
                     break
-                raise _error(error.errno or 0, f"open {error.filename} of {what}") from None
+                hint = NOT_TO_BE_SEEN if error.errno in (errno.EACCES, errno.EPERM) else None
+                raise _error(error.errno or 0, f"open {error.filename} of {what}", hint) from None
             self._own.append(fd)
             same = os.path.sameopenfile(fd, own) if (own := self._own_ns(kind)) >= 0 else False
             if same and kinds is None:

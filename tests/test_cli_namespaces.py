@@ -243,13 +243,14 @@ def test_ip_netns_knows_what_hold_made_and_the_other_way_round(name):
 def test_hold_is_all_or_nothing(name):
     for words in (["--new", "uts,pid"], ["--new", "uts,nothing"], ["--new", ""]):
         done = command("hold", name, *words)
-        assert done.returncode == 1 and done.stderr.startswith("nsext: "), done
+        assert done.returncode == 125 and done.stderr.startswith("nsext: "), done
         assert not os.path.exists(f"/run/nsext/{name}")
     for bad in ("a/b", "..", "12"):
-        assert command("hold", bad, "--new", "uts").returncode == 1
+        assert command("hold", bad, "--new", "uts").returncode == 125
+    assert "enter it by the id" in command("hold", name, "--new", "pid").stderr
     as_user("""
     done = subprocess.run([sys.executable, "-m", "nsext", "hold", "x", "--new", "uts"], capture_output=True)
-    assert done.returncode == 1 and done.stderr.startswith(b"nsext: "), done
+    assert done.returncode == 1 and done.stderr == b"nsext: to hold namespaces needs CAP_SYS_ADMIN\\n", done
     """)
 
 
@@ -286,11 +287,14 @@ def test_wrong_usage_is_125():
         ["show"],
         ["hold", "x"],
         ["completion", "csh"],
+        ["list", "nothing"],
+        ["check", "nothing"],  # 1 is the answer "it does not work"
     ):
         done = command(*words)
         assert done.returncode == 125 and "--help" in done.stderr, words
-    done = command("list", "nothing")
-    assert done.returncode == 1 and "unknown namespace kind" in done.stderr
+    assert "unknown namespace kind" in command("list", "nothing").stderr
+    done = command("show", "999999999")
+    assert (done.returncode, done.stderr) == (1, "nsext: there is no process 999999999\n")
 
 
 def test_every_command_has_help_with_examples():

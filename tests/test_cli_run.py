@@ -14,6 +14,7 @@ from helping import children_of, gone, state_of, wait_for
 from support import DEADLINE, as_user, ns_id, status
 
 import nsext
+from nsext._cli.words import in_options
 
 pytestmark = pytest.mark.usefixtures("root")
 NSEXT = [sys.executable, "-m", "nsext"]
@@ -82,12 +83,73 @@ def test_own_failures_are_125():
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--hostname", "x"], "--hostname needs a new uts namespace: add 'uts' to --new"),
+        (["--bind", "/etc:/mnt"], "--mounts (--bind, --tmpfs ...) needs a new mnt namespace: add "
+         "'mnt' to --new"),
+        (["--scheduler", "fifo"], "--scheduler: 'fifo' needs a priority, as in fifo:1"),
+        (["--keyring", "x"], "--keyring: 'x' is none of 'new', 'inherit'"),
+        (["--user", "nobody-of-that-name"], "there is no user 'nobody-of-that-name'"),
+        (["--group", "no-such-group"], "there is no group 'no-such-group'"),
+        (["--timeout", "-1"], "--timeout: '-1' is no number of seconds"),
+        (["--timeout", "nan"], "--timeout: 'nan' is no number of seconds"),
+        (["--bind", "/a:/b:/c:d"], "--bind: '/a:/b:/c:d' is not SRC[:DST][:ro|rw]"),
+        (["--mounts", "/usr"], "--mounts: "),
+        (["--landlock", "x=1"], "--landlock: unknown: x; one of read, write, execute, tcp-bind"),
+        (["--from", "/nonexistent"], "/nonexistent: No such file or directory"),
+        (["--from", "/etc/passwd"], "/etc/passwd: "),
+        (["--from", "/bin/true"], "/bin/true: "),
+    ],
+)  # fmt: skip
+def test_errors_are_in_the_command_lines_words(words, said):
+    done = nsext_run(*words, "true")
+    assert done.returncode == 125 and done.stderr.startswith(f"nsext: {said}"), done.stderr
+
+
+def test_words():
+    """What is a field is said as an option; nothing else is changed."""
+    assert in_options("proc=False leaves the old one") == "--no-proc leaves the old one"
+    assert in_options("no_new_privs=True") == "--no-new-privs"
+    assert in_options("propagation='unchanged', or") == "--propagation 'unchanged', or"
+    assert in_options("init=True or not") == "--init or not"
+    for same in ("type=bind,root=/x", "/a/env=b: gone", "optional=True", "A=b", "x: y"):
+        assert in_options(same) == same
+
+
+def test_a_timeout_may_be_long():
+    for options in ([], ["--pty"]):
+        done = nsext_run("--timeout", "1e300", *options, "sh", "-c", "sleep 0.2; exit 3")
+        assert done.returncode == 3, done
+
+
+def test_closed_and_full_outputs():
+    """An error of nsext's own, without a traceback; and the exit status of what has failed."""
+    run = f'"{sys.executable}" -m nsext run'
+    for command, code, said in (
+        (f"{run} --explain >&-", 125, "standard output is closed"),
+        (f"{run} --write-toml >&-", 125, "standard output is closed"),
+        (f"{run} --write-toml --new pid >/dev/full", 125, "No space left on device"),
+        (f"{run} nonexistent-program <&- >&- 2>&-", 127, ""),
+        (f"{run} sh -c 'exit 4' <&- >&- 2>&-", 4, ""),
+        (f"{run} --pty sh -c 'exit 4' <&- >&- 2>&-", 4, ""),
+        (f'"{sys.executable}" -m nsext list >&-', 1, "standard output is closed"),
+        (f'"{sys.executable}" -m nsext show $$ >/dev/full', 1, "No space left on device"),
+    ):
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=DEADLINE)
+        assert done.returncode == code and said in done.stderr, (command, done)
+        assert "Traceback" not in done.stderr, done.stderr
+
+
 def test_missing_and_unusable_programs(tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("x")
     done = nsext_run("nonexistent-program")
     assert done.returncode == 127
     assert done.stderr == "nsext: nonexistent-program: No such file or directory\n"
+    done = nsext_run("")
+    assert (done.returncode, done.stderr) == (127, "nsext: '': No such file or directory\n")
     done = nsext_run(str(plain))
     assert done.returncode == 126 and "Permission denied" in done.stderr
     plain.chmod(0o755)

@@ -363,3 +363,15 @@ def test_a_fake_proc_in_the_target(root: None) -> None:
             assert offsets == ["monotonic", "0", "0", "boottime", "5", "0"]
         fakes = [f"/proc/{other.pid}/root/proc/self/{name}" for name in ("uid_map", "setgroups")]
         assert [Path(fake).read_text() for fake in fakes] == ["", ""]
+
+
+def test_anothers_process_is_explained(root: None) -> None:
+    with support.running(new="uts") as process:
+        support.as_user(
+            """
+        error = failure(nsext.spawn, ["true"], join=int(sys.argv[1]))
+        assert (error.errno, error.stage) == (errno.EACCES, "setup"), error
+        assert "CAP_SYS_PTRACE" in error.hint, error.hint
+        """,
+            str(process.pid),
+        )

@@ -38,6 +38,11 @@ def main(argv: list[str] | None = None) -> int:
         from .signals import die_by
 
         die_by("SIGINT")
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        return FAILED
 
 
 def _dispatch(words: list[str]) -> int:
@@ -56,11 +61,16 @@ def script() -> None:
     """The entry of the installed script, and of python -m nsext."""
     status = main()
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where the descriptor is closed
+            sys.stdout.flush()
     except BrokenPipeError:
         from .signals import die_by
 
         die_by("SIGPIPE")
+    except OSError as error:
+        os.write(2, f"nsext: standard output: {error.strerror}\n".encode())
+        status = status or 1
     # Not sys.exit(): to take the interpreter apart costs as much as a spawn.
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     os._exit(status)

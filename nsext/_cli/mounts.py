@@ -8,6 +8,7 @@ from typing import Any
 from .._hostlike import hostlike
 from .._mounts import Bind, Dev, Mask, MountSpec, ReadOnly, Symlink, Tmpfs
 from .._text_mounts import load
+from .options import UsageError
 
 _WHETHER = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _BOOL = {"readonly", "recursive", "nosuid", "nodev", "noexec", "optional", "subset_pid"}
@@ -75,6 +76,8 @@ def mounts(words: Sequence[str]) -> list[MountSpec]:
     specs: list[MountSpec] = []
     for word in words:
         name, _, value = word.partition("=")
+        if name not in _SHORT:
+            name = name if name == "--hostlike" else "--mounts"
         try:
             if name == "--hostlike":
                 specs += hostlike()
@@ -83,7 +86,7 @@ def mounts(words: Sequence[str]) -> list[MountSpec]:
             else:
                 specs.append(_spec(word))
         except (TypeError, ValueError) as error:
-            raise ValueError(str(error)) from None
+            raise UsageError(f"{name}: {error}") from None
     return specs
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from dataclasses import asdict
 from typing import Any, cast
 
-from .._flags import BY_KIND, Kind, Kinds, kind_names, parse_kinds
+from .._causes import CAP_SYS_ADMIN, may
+from .._flags import BY_KIND, NEWPID, Kind, Kinds, kind_names, parse_kinds
 from .._listing import NamespaceInfo, list_namespaces, namespace_tree
 from .._namespace import Namespace, namespaces
 from .._persist import unpersist
 from .._proc import field, read
 from . import tables
+from .options import UsageError
 from .target import HELD, NAMED_NETS, held
 
 
 def kinds_of(words: list[str]) -> Kinds:
-    """Kinds as the command line has them.  Raises ValueError."""
-    return parse_kinds(" ".join(words)) if words else "all"
+    """Kinds as the command line has them.  Raises UsageError."""
+    try:
+        return parse_kinds(" ".join(words)) if words else "all"
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _user(uid: int | None) -> str:
@@ -74,6 +80,8 @@ def _maps(pid: int, which: str) -> list[list[int]]:
 def show_process(given: argparse.Namespace) -> int:
     """nsext show"""
     pid: int = given.pid
+    if not os.path.exists(f"/proc/{pid}/ns"):
+        raise ProcessLookupError(errno.ESRCH, f"there is no process {pid}")
     facts: dict[str, Any] = {
         "pid": pid,
         "command": read(f"/proc/{pid}/cmdline").rstrip("\0").replace("\0", " ")
@@ -132,9 +140,16 @@ def hold(given: argparse.Namespace) -> int:
     """nsext hold"""
     name: str = given.name
     _check_name(name)
-    flags = int(parse_kinds(" ".join(given.new)))
+    flags = int(cast(int, kinds_of(given.new)))
     if not flags:
-        raise ValueError("--new names no kind")
+        raise UsageError("--new names no kind")
+    if flags & NEWPID:
+        raise UsageError(
+            "a pid namespace lives as long as its PID 1: start one by nsext run --new pid, and "
+            "enter it by the id of that process"
+        )
+    if not may(CAP_SYS_ADMIN):
+        raise PermissionError(errno.EPERM, "to hold namespaces needs CAP_SYS_ADMIN")
     if held(name):
         raise FileExistsError(f"{name} is held already: {', '.join(held(name).values())}")
     # First the user namespace, which owns the others.
@@ -179,7 +194,7 @@ def drop(given: argparse.Namespace) -> int:
 
 def _check_name(name: str) -> None:
     if not name or "/" in name or name in (".", "..") or name.isdecimal():
-        raise ValueError(f"{name!r} is no name: one without a slash, and not a number")
+        raise UsageError(f"{name!r} is no name: one without a slash, and not a number")
 
 
 def _remove_directory(name: str) -> None:

@@ -88,6 +88,13 @@ def _seconds(words: Sequence[str]) -> float:
         raise ValueError(f"{words[-1]!r} is no number of seconds") from None
 
 
+def _timeout(words: Sequence[str]) -> float:
+    seconds = _seconds(words)
+    if not seconds >= 0:
+        raise ValueError(f"{words[-1]!r} is no number of seconds")
+    return seconds
+
+
 def _id(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
@@ -183,7 +190,10 @@ def _landlock(words: Sequence[str]) -> Any:
             values.append(_integer(value) if name.startswith("tcp") else value)
     unknown = rules.keys() - {"read", "write", "execute", "tcp_bind", "tcp_connect"}
     if unknown:
-        raise ValueError(f"unknown: {' '.join(sorted(unknown))}")
+        raise ValueError(
+            f"unknown: {' '.join(sorted(unknown))}; one of read, write, execute, tcp-bind, "
+            "tcp-connect"
+        )
     return rules
 
 
@@ -328,7 +338,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
     Option("--pty", "on a terminal of its own"),
     Option("--setenv", "add to the environment", "NAME=VALUE", _variables),
     Option("--pass-fds", "pass on 0, 1, 2 and these descriptors only", "FDS", _descriptors),
-    Option("--timeout", "kill the program then; the exit status is 124", "SECONDS", _seconds),
+    Option("--timeout", "kill the program then; the exit status is 124", "SECONDS", _timeout),
     Option("--from", "a file with a description; options replace its fields", "FILE", _last),
     Option("--write-toml", "print the description for --from, and run nothing"),
     Option("--explain", "print what would be done, step by step, and run nothing"),

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .._version import __version__
-from .options import FIELD_OPTIONS, Option
+from . import FAILED
+from .options import FIELD_OPTIONS, Option, UsageError
 from .run import OPTIONS
 
 _PROGRAM = """\
@@ -138,10 +139,19 @@ def command(words: list[str]) -> int:
         sys.stdout.flush()
         return int(end.code or 0)
     function: Callable[[argparse.Namespace], int] = given.function
+    if sys.stdout is None:
+        print("nsext: standard output is closed", file=sys.stderr)
+        return 1
     try:
         return function(given)
     except BrokenPipeError:
         raise
+    except UsageError as error:
+        print(
+            f"nsext: {error}\nnsext: '{parser.prog} {given.command} --help' tells more",
+            file=sys.stderr,
+        )
+        return FAILED
     except (OSError, ValueError) as error:
         from .namespaces import complain
 

@@ -41,7 +41,10 @@ def describe(given: dict[Option, Any], target: str | None) -> Spec:
 
         from .._text import from_toml
 
-        fields = {**from_toml(Path(source)), **fields}
+        try:
+            fields = {**from_toml(Path(source)), **fields}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{source}: {error}") from None
     if target is not None:
         from .target import joins
 
@@ -73,9 +76,10 @@ def command(name: str, words: list[str]) -> int:
     except UsageError as error:
         complain(f"{error}\nnsext: 'nsext {name} --help' tells more")
         return FAILED
-    except (TypeError, ValueError, OSError) as error:
-        complain(str(error))
-        return FAILED
+    except OSError as error:
+        return _failed(error)
+    except (TypeError, ValueError) as error:
+        return _wrong(error)
     return _start(spec, {option.name: value for option, value in given.items()}, argv)
 
 
@@ -85,6 +89,9 @@ def _start(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
     if not argv:
         complain("no program to run\nnsext: 'nsext run --help' tells more")
         return FAILED
+    if not argv[0]:
+        complain("'': No such file or directory")
+        return NOT_FOUND
     if not any(option == "--kill-on-parent-exit" for option in options):
         if not spec.kill_on_parent_exit:
             spec = spec.replace(kill_on_parent_exit=True)
@@ -102,16 +109,29 @@ def _start(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
     except OSError as error:
         return _failed(error)
     except (KeyError, TypeError, ValueError) as error:
-        complain(str(error.args[0] if isinstance(error, KeyError) else error))
-        return FAILED
+        return _wrong(error)
+
+
+def _wrong(error: Exception) -> int:
+    """Say which value is wrong; return the exit status."""
+    from .words import in_options
+
+    text = str(error)
+    if isinstance(error, KeyError):  # pwd's and grp's
+        database, _, name = str(error.args[0]).rpartition(": ")
+        text = f"there is no {'group' if database.startswith('getgr') else 'user'} {name}"
+    complain(in_options(text))
+    return FAILED
 
 
 def _failed(error: OSError) -> int:
     """Say why there is no program; return the exit status."""
     from .._errors import SpawnError
+    from .words import in_options
 
     if not isinstance(error, SpawnError):
-        complain(str(error))
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        complain(f"{place}{error.strerror or error}")
         return FAILED
     import errno
 
@@ -122,7 +142,7 @@ def _failed(error: OSError) -> int:
     else:
         complain(f"{error.step}: {error.strerror}")
     if error.hint:
-        complain(f"hint: {error.hint}")
+        complain(f"hint: {in_options(error.hint)}")
     if error.stage != "exec":
         return FAILED
     return NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE
@@ -130,6 +150,9 @@ def _failed(error: OSError) -> int:
 
 def _show(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
     """--write-toml and --explain."""
+    if sys.stdout is None:
+        complain("standard output is closed")
+        return FAILED
     try:
         if options.get("--write-toml"):
             if options.get("--setenv"):
@@ -141,7 +164,11 @@ def _show(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
             from .._explain import explain
 
             sys.stdout.write(explain(spec, argv or ["PROGRAM"]) + "\n")
+        sys.stdout.flush()
     except (TypeError, ValueError) as error:
-        complain(str(error))
-        return FAILED
+        return _wrong(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _failed(error)
     return 0

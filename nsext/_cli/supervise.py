@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .._spec import Spec
 
 _SLICE = 0.01
+_LONG = 3600.0  # what a time_t has room for
 _PATIENCE = 3.0
 
 
@@ -165,7 +166,7 @@ class Supervisor:
             code = self.process.poll()
             if code is not None:
                 return code
-            left = 3600.0 if deadline is None else deadline - time.monotonic()
+            left = _LONG if deadline is None else min(_LONG, deadline - time.monotonic())
             if left <= 0:
                 return None
             if self.watch_until:

@@ -399,7 +399,7 @@ class Relay:
                     self.write_shown()
                 self.drain()
                 return code
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else min(3600.0, deadline - time.monotonic())
             if left is not None and left <= 0:
                 return None
             if self.watch_until:
