@@ -46,6 +46,11 @@ def _own_devpts(spec: Spec) -> bool:
     )
 
 
+def terminal_of(spec: Spec) -> Terminal:
+    """What compile() is told of a terminal on standard input, of the usual size."""
+    return 0, (_ROWS, _COLUMNS) if _own_devpts(spec) else None
+
+
 def _checked(size: Any) -> tuple[int, int]:
     rows, columns = (_values.integer(number, "pty") for number in size)
     if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):

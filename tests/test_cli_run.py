@@ -453,8 +453,17 @@ def test_write_toml_and_from(tmp_path):
 def test_explain_says_what_a_spawn_does():
     box = nsext.Sandbox(new="uts pid", hostname="box", init=True)
     done = nsext_run("--new", "uts,pid", "--hostname", "box", "--init", "--explain", "ls", "-l")
+    box = box.replace(kill_on_parent_exit=True)
     assert done.stdout == box.explain(["ls", "-l"]) + "\n"
-    assert nsext_run("--explain").returncode == 0
+    assert "ask for SIGKILL at the parent's death" in nsext_run("--explain").stdout
+    lives = nsext_run("--no-kill-on-parent-exit", "--explain")
+    assert lives.stdout == nsext.Sandbox().explain() + "\n"
+    lines = nsext_run("--pty", "--explain").stdout.splitlines()
+    begin = lines.index("setsid")
+    assert lines[begin + 1] == "take the terminal: TIOCSCTTY"
+    mounts = nsext_run("--pty", "--new", "mnt", "--dev", "/dev", "--init", "--explain").stdout
+    for step in ("open a terminal of the new /dev/pts", "give the program the terminal"):
+        assert any(line.startswith(step) for line in mounts.splitlines()), mounts
 
 
 def test_a_reader_that_leaves_ends_it_quietly():

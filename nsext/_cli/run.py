@@ -86,15 +86,13 @@ def command(name: str, words: list[str]) -> int:
 def _start(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
     if options.get("--write-toml") or options.get("--explain"):
         return _show(spec, options, argv)
+    spec = _bound(spec, options)
     if not argv:
         complain("no program to run\nnsext: 'nsext run --help' tells more")
         return FAILED
     if not argv[0]:
         complain("'': No such file or directory")
         return NOT_FOUND
-    if not any(option == "--kill-on-parent-exit" for option in options):
-        if not spec.kill_on_parent_exit:
-            spec = spec.replace(kill_on_parent_exit=True)
     variables = options.get("--setenv")
     if variables:
         spec = spec.replace(env={**(os.environ if spec.env is None else spec.env), **variables})
@@ -110,6 +108,13 @@ def _start(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
         return _failed(error)
     except (KeyError, TypeError, ValueError) as error:
         return _wrong(error)
+
+
+def _bound(spec: Spec, options: dict[str, Any]) -> Spec:
+    """With kill_on_parent_exit, unless an option says otherwise."""
+    if "--kill-on-parent-exit" in options or spec.kill_on_parent_exit:
+        return spec
+    return spec.replace(kill_on_parent_exit=True)
 
 
 def _wrong(error: Exception) -> int:
@@ -163,7 +168,8 @@ def _show(spec: Spec, options: dict[str, Any], argv: list[str]) -> int:
         if options.get("--explain"):
             from .._explain import explain
 
-            sys.stdout.write(explain(spec, argv or ["PROGRAM"]) + "\n")
+            words = explain(_bound(spec, options), argv or ["PROGRAM"], bool(options.get("--pty")))
+            sys.stdout.write(f"{words}\n")
         sys.stdout.flush()
     except (TypeError, ValueError) as error:
         return _wrong(error)
