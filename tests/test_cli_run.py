@@ -388,6 +388,28 @@ def test_stopping_and_going_on(words):
 @pytest.mark.parametrize(
     "words", [[], ["--new", "pid"], ["--new", "pid,mnt", "--init"], ["--init"]]
 )
+def test_tstp_and_cont_to_nsext_alone(words):
+    """One SIGCONT is enough, also where nsext has stopped a PID 1 itself."""
+    line = [*words, "sh", "-c", "echo ready; exec sleep 1000"]
+    with running(*line, stdout=subprocess.PIPE, process_group=0) as process:
+        assert process.stdout.readline() == b"ready\n"
+        (child,) = children_of(process.pid)
+        program = (*children_of(child), child)[0]
+        for _ in range(3):
+            process.send_signal(signal.SIGTSTP)
+            _, wait_status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(wait_status)
+            stopped(program)
+            process.send_signal(signal.SIGCONT)
+            wait_for(lambda: state_of(program) in "SR", "the program goes on")
+            wait_for(lambda: state_of(process.pid) in "SR", "nsext goes on")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--new", "pid"], ["--new", "pid,mnt", "--init"], ["--init"]]
+)
 def test_tstp_to_the_group_stops_both(words):
     """As a terminal's Ctrl-Z; here by a sender of another group, so a second one is passed on."""
     line = [*words, "sh", "-c", "echo ready; exec sleep 1000"]
@@ -530,6 +552,24 @@ def test_enter():
     assert enter(pid, "true").returncode == 125
     assert enter("nothing").returncode == 125
     assert enter().returncode == 125
+
+
+def test_ctrl_c_among_the_imports_of_the_script():
+    """It ends as by SIGINT, and shows no traceback."""
+    code = """
+    import os, signal, sys
+    class Interrupt:
+        def find_spec(self, name, *unused):
+            if name == "nsext":
+                os.kill(os.getpid(), signal.SIGINT)
+    sys.meta_path.insert(0, Interrupt())
+    sys.argv = ["nsext", "run", "true"]
+    exec(open(sys.orig_argv[-1]).read())
+    """
+    path = Path(nsext.__file__).parent / "_cli" / "nsext"
+    command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
+    done = subprocess.run(command, capture_output=True, timeout=DEADLINE)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 def test_the_installed_script():

@@ -212,6 +212,26 @@ def test_a_shell_inside_has_job_control(shell, options):
     assert shell.settings() == before
 
 
+@pytest.mark.parametrize("kind", ["bare", "init", "pty", "pty init"])
+def test_a_shell_that_stops_itself(shell, kind):
+    """By its builtin suspend.  Below an init nobody is told, and nobody would read the terminal."""
+    bash = BASH
+    if kind == "init":
+        # Who has started it is in no process group that it can see, and only readline outlasts
+        # that another one has the terminal for a moment.
+        bash = BASH.replace("--noediting", "")
+    shell.do(f"{NSEXT} run {SETENV} {KINDS[kind]} {bash}", INNER)
+    for _ in range(2):
+        shell.sendline("suspend -f; echo go''ing on")
+        shell.expect_exact("Stopped")
+        shell.expect_exact(OUTER)
+        shell.sendline("fg")
+        shell.expect_exact("going on")
+        shell.expect_exact(INNER)
+    shell.do("exit 5")
+    assert shell.do("echo =$?=").strip() == "=5="
+
+
 @kinds
 def test_window_size_follows(shell, options):
     shell.sendline(f"{NSEXT} run {SETENV} {options} {BASH}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -133,6 +134,8 @@ def build() -> argparse.ArgumentParser:
 def command(words: list[str]) -> int:
     """Read a command line, and call the command."""
     parser = build()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what is half done is undone
     try:
         given = parser.parse_args(words)
     except SystemExit as end:

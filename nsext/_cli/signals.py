@@ -5,6 +5,7 @@ The C module _signal, not signal: that one makes enums, which takes longer than 
 
 from __future__ import annotations
 
+import _thread
 import os
 import time
 
@@ -81,7 +82,8 @@ class Early:
     """Signals while the program is being started: kept for it.
 
     It may run, and be signalled, before spawn() has returned here.  A set-up that hangs is ended
-    by them, though.
+    by them, though, by Interrupted: when it is not over after a second, also by one that came
+    before.
     """
 
     PATIENCE = 1.0
@@ -89,6 +91,10 @@ class Early:
     def __init__(self) -> None:
         self.got: list[int] = []
         self._begun = time.monotonic()
+        self._thread = _thread.get_ident()
+        self._lock = _thread.allocate_lock()
+        self._over = self._timed = False
+        self._insisted = 0
         for number in WATCHED:
             if number != SIGCHLD and _signal.getsignal(number) in (
                 _signal.SIG_DFL,
@@ -99,23 +105,65 @@ class Early:
         _signal.signal(SIGCHLD, _signal.SIG_DFL)
 
     def _keep(self, number: int, frame: object) -> None:
+        if number == SIGCONT:  # as the kernel has it: a stop that waits is void
+            self.got = [kept for kept in self.got if kept not in STOPPING]
         if number in HARMLESS:
             return
-        self.got.append(number)
-        if number not in STOPPING and time.monotonic() - self._begun > self.PATIENCE:
-            raise Interrupted(number)
+        again = number == self._insisted
+        if again:
+            self._insisted = 0
+        if not (self._over or number in STOPPING):
+            if again or time.monotonic() - self._begun > self.PATIENCE:
+                raise Interrupted(number)
+            if not self._timed:
+                self._timed = True
+                _thread.start_new_thread(self._insist, (number,))
+        if not again:
+            self.got.append(number)
+
+    def _insist(self, number: int) -> None:
+        """Send it once more when the patience is over: it interrupts whatever hangs."""
+        while (left := self._begun + self.PATIENCE - time.monotonic()) >= 0:
+            time.sleep(left + 0.001)
+        with self._lock:
+            if not self._over:
+                self._insisted = number
+                _signal.pthread_kill(self._thread, number)
+
+    def over(self) -> None:
+        """The program runs: from here on they are only kept."""
+        with self._lock:
+            self._over = True
+
+
+def foreground() -> int:
+    """The foreground process group of nsext's terminal; 0 where it has none."""
+    try:
+        tty = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return 0
+    try:
+        return os.tcgetpgrp(tty)
+    except OSError:
+        return 0
+    finally:
+        os.close(tty)
 
 
 def in_foreground() -> bool:
     """Is nsext in the foreground of its terminal?"""
+    return foreground() == os.getpgrp()
+
+
+def hand_over(group: int) -> None:
+    """Let this group have the terminal again, which nsext has."""
+    if group in (0, os.getpgrp()) or not in_foreground():
+        return
+    tty = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        tty = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        os.tcsetpgrp(tty, group)
     except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(tty) == os.getpgrp()
-    except OSError:
-        return False
+        pass  # it has ended
     finally:
         os.close(tty)
 

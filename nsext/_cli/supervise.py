@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._process import Process
     from .._spec import Spec
 
-_SLICE = 0.01
+_SLICE, GLANCE, BLIND = 0.01, 0.2, 1.0
 _LONG = 3600.0  # what a time_t has room for
 _PATIENCE = 3.0
 
@@ -57,6 +57,9 @@ class Supervisor:
         self.hidden = bool(new_pid) and not self.first
         self.watch_until = 0.0
         self.watched_for = 0
+        self.glances = self.hidden and bool(signals.foreground())
+        self.seen = 0
+        self.blind_until = 0.0
         self.was_stopped = False  # and not continued since
         self.has_stopped = False
         self.ended_by = 0
@@ -134,23 +137,40 @@ class Supervisor:
             result = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)
         except ChildProcessError:
             return
-        if result is not None and result.si_code == os.CLD_STOPPED:
+        # Where nsext was stopped for it and has been continued since, SIGCONT waits behind this.
+        if result is not None and result.si_code == os.CLD_STOPPED and not self.was_stopped:
             self.stop(result.si_status)
 
     def stop(self, number: int) -> None:
-        """Stop as the program has, for the shell to see."""
+        """Stop as the program has, for the shell to see.
+
+        A shell that has stopped had the terminal for a group of its own: by fg nsext gets it.
+        """
         self.was_stopped = self.has_stopped = True
+        group = signals.foreground()
         signals.stop_by(number)
+        signals.hand_over(group)
 
     def continued(self) -> None:
         """SIGCONT: from the shell to the group, or to nsext alone."""
         if not self.was_stopped or is_stopped(self.program()):
             self.process.send_signal(signals.SIGCONT)
         self.was_stopped = False
+        self.blind_until = time.monotonic() + BLIND  # the init passes it on
 
     def program(self) -> int:
-        """The program's process id; pid may be its init's."""
-        return program_of(self.pid) if self.hidden else self.pid
+        """The program's process id; pid may be its init's, with which the program ends."""
+        if self.hidden and not self.seen:
+            found = program_of(self.pid)
+            self.seen = 0 if found == self.pid else found
+        return self.seen or self.pid
+
+    def glance(self) -> None:
+        """Has a shell below an init stopped itself?  Nobody else has the terminal then."""
+        if self.was_stopped or time.monotonic() < self.blind_until:
+            return
+        if is_stopped(self.program()):
+            self.stop(signals.SIGSTOP)
 
     def look(self) -> None:
         """Has it stopped?"""
@@ -172,6 +192,9 @@ class Supervisor:
             if self.watch_until:
                 self.look()
                 left = min(left, _SLICE)
+            elif self.glances:
+                self.glance()
+                left = min(left, GLANCE)
             info = signals.wait(signals.WATCHED, left)
             if info is not None:
                 self.received(info)
@@ -212,9 +235,10 @@ def run(spec: Spec, argv: list[str], timeout: float | None, pass_fds: list[int] 
             process = spawn(argv, sandbox=spec, close_fds=False, spawn_timeout=timeout)
         else:
             process = spawn(argv, sandbox=spec, pass_fds=pass_fds, spawn_timeout=timeout)
+        early.over()
+        signals.block_all()
     except signals.Interrupted as signal:
         signals.die_by(signal.args[0])
-    signals.block_all()
     let_go()
     supervisor = Supervisor(process, spec)
     supervisor.start(early.got)

@@ -22,10 +22,10 @@ from .._namespace import Namespaces
 from .._popen import Popen
 from .._spec import Spec
 from . import signals
-from .supervise import finish, is_stopped, program_of
+from .supervise import BLIND, GLANCE, finish, is_stopped, program_of
 
 _CHUNK = 4096  # a pipe that is ready takes so much at once: PIPE_BUF
-_PATIENCE, _SLICE, _GLANCE = 3.0, 0.01, 0.2
+_PATIENCE, _SLICE = 3.0, 0.01
 _KEYS = {
     termios.VINTR: signal.SIGINT,
     termios.VQUIT: signal.SIGQUIT,
@@ -60,11 +60,16 @@ class CallersTerminal:
     def __init__(self) -> None:
         self.saved = _attributes(0)
         self.raw: list[Any] = []
+        self.starting: list[Any] = []
         self._guard = 0
         self._alive = -1
         if self.saved is not None:
             self.raw = [*self.saved[:6], [*self.saved[6]]]
             _make_raw(self.raw)
+            # While the program is started, which may hang, Ctrl-C is a signal; Ctrl-Z is its own.
+            self.starting = [*self.raw[:6], [*self.raw[6]]]
+            self.starting[tty.LFLAG] |= termios.ISIG
+            self.starting[tty.CC][termios.VSUSP] = b"\0"
             self._guard, self._alive = self._watch()
 
     def _watch(self) -> tuple[int, int]:
@@ -81,7 +86,7 @@ class CallersTerminal:
             os.closerange(reader + 1, 1 << 16)
             os.read(reader, 1)  # until nsext has ended
             # Where anybody has set the terminal since, it is his.
-            if _attributes(0) == self.raw:
+            if _attributes(0) in (self.raw, self.starting):
                 assert self.saved is not None
                 _set_attributes(0, self.saved)
         finally:
@@ -96,14 +101,14 @@ class CallersTerminal:
         except OSError:
             return False
 
-    def enter(self) -> None:
+    def enter(self, starting: bool = False) -> None:
         """Make it raw, where nsext is in its foreground."""
         if self.saved is not None and self.in_foreground():
-            _set_attributes(0, self.raw)
+            _set_attributes(0, self.starting if starting else self.raw)
 
     def leave(self) -> None:
         """As it was before."""
-        if self.saved is not None and _attributes(0) == self.raw:
+        if self.saved is not None and _attributes(0) in (self.raw, self.starting):
             _set_attributes(0, self.saved)
 
     def close(self) -> None:
@@ -163,20 +168,24 @@ class Relay:
         self.reading = True
         self.open = True
         self.watch_until = 0.0
+        self.blind_until = 0.0
         self.resumed = False
         self.away = not terminal.in_foreground()
-        self.wakeup, writer = os.pipe()
-        for end in (self.wakeup, writer):
+        self.wakeup, self._writer = os.pipe()
+
+    # ---- signals
+
+    def listen(self) -> None:
+        """From here on signals wake it."""
+        for end in (self.wakeup, self._writer):
             os.set_blocking(end, False)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in signals.WATCHED:
             try:
                 if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGPIPE:
                     signal.signal(number, lambda *unused: None)
             except (OSError, ValueError):
                 pass  # the C library's own
-
-    # ---- signals
 
     def woken(self) -> None:
         """Act on the signals that have come."""
@@ -239,6 +248,7 @@ class Relay:
         self.terminal.enter()
         self.resize()
         self.process.send_signal(signal.SIGCONT)
+        self.blind_until = time.monotonic() + BLIND  # an init passes it on
         try:
             os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOHANG)  # that is over
         except ChildProcessError:
@@ -289,6 +299,13 @@ class Relay:
             self.suspend(signal.SIGSTOP)
         elif time.monotonic() > self.watch_until:
             self.watch_until = 0.0
+
+    def glance(self) -> None:
+        """Has a shell below an init stopped itself?"""
+        if time.monotonic() < self.blind_until:
+            return
+        if is_stopped(program_of(self.process.pid)):
+            self.suspend(signal.SIGSTOP)
 
     # ---- data
 
@@ -357,7 +374,7 @@ class Relay:
             self.resize()
         elif self.reading and not reading:
             self.away = True
-            left = _GLANCE if left is None else min(left, _GLANCE)
+            left = GLANCE if left is None else min(left, GLANCE)
         poll = select.poll()
         poll.register(self.wakeup, select.POLLIN)
         poll.register(self.process.fileno(), select.POLLIN)
@@ -405,6 +422,9 @@ class Relay:
             if self.watch_until:
                 self.look()
                 left = _SLICE if left is None else min(left, _SLICE)
+            elif self.hidden and self.terminal.saved is not None:
+                self.glance()
+                left = GLANCE if left is None else min(left, GLANCE)
             self.turn(left)
 
 
@@ -441,8 +461,11 @@ def run(spec: Spec, argv: list[str], timeout: float | None, pass_fds: list[int] 
         if terminal.saved is not None:
             # What is set on the caller's (the erase character, UTF-8 ...) holds for the program's.
             termios.tcsetattr(relay.master, termios.TCSANOW, terminal.saved)
-        terminal.enter()
+        terminal.enter(starting=True)
         process.resume()
+        early.over()
+        relay.listen()
+        terminal.enter()
         for number in early.got:
             relay.suspended(number) if number in signals.STOPPING else relay.pass_on(number)
         code = relay.run(deadline)
@@ -450,6 +473,10 @@ def run(spec: Spec, argv: list[str], timeout: float | None, pass_fds: list[int] 
             process.kill()
             process.wait()
             relay.drain()
+    except signals.Interrupted as ended:
+        process.kill()
+        terminal.close()
+        signals.die_by(ended.args[0])
     finally:
         terminal.close()
     if code is None:
