@@ -7,6 +7,7 @@ SOAK_ARGS ?=
 VM_KERNELS ?= 6.12
 VM_ARGS ?= -q tests/vm
 WHEELS_ARGS ?=
+PYTHONS ?=
 RELEASE_ARGS ?=
 
 # A Python of one's own choice (make PYTHON=python3.13 test) has an environment of its own.
@@ -125,8 +126,8 @@ wheel: build $(VENV)/.wheel ## build, check, install and try this machine's whee
 wheels: build $(VENV)/.wheel ## every wheel, for both architectures and C libraries, into wheelhouse/
 	$(PY) tools/wheels.py $(WHEELS_ARGS)
 
-pytest-all: build $(VENV)/.test ## the tests on every CPython here, with the wheels of `make wheels`
-	$(PY) tools/pytest_all.py $(PYTEST_ARGS)
+pytest-all: build $(VENV)/.test ## the tests on every CPython here (PYTHONS='3.12'), with the wheels of `make wheels`
+	PYTHONS='$(PYTHONS)' $(PY) tools/pytest_all.py $(PYTEST_ARGS)
 
 release-check: build $(VENV)/.test $(VENV)/.lint $(VENV)/.wheel ## all of this, and one table in docs/release.md
 	$(PY) tools/release_check.py $(RELEASE_ARGS)
@@ -142,18 +143,30 @@ fuzz: build $(VENV)/.test ## hostile plans (clang's libFuzzer), and any keywords
 	    -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/corpus build/fuzz/seeds
 	NSEXT_FUZZ_SECONDS=$(FUZZ_SECONDS) $(PY) -m pytest tests/test_any_keywords.py
 
-# A copy of the tree, with its core built in place; the child's code stays without (setup.py).  Not
-# the test that counts memory: AddressSanitizer keeps what is freed.
+# A copy of the tree, with its core built in place; the child's code stays without (setup.py).  The
+# core's tests, in which all of the C code is run; SANITIZE_TESTS=tests has all.  Not those that the
+# runtime disturbs: it keeps what is freed, catches signals, and sets a limit.  An interpreter that a
+# test starts without the runtime has it late, and without its view of the heap.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-sanitize: build $(VENV)/.test ## the tests under AddressSanitizer and UBSan
+SANITIZE_NOT := not nothing_grows and not import_has_no_effects and not limits_cannot_be_put_back
+SANITIZE_TESTS ?= $(shell $(PYTHON) tests/bodies.py)
+sanitize: build $(VENV)/.test ## the core's tests under AddressSanitizer, UBSan; TSan and valgrind over C harnesses
 	@rm -rf build/sanitize && mkdir -p build/sanitize
 	@cp -r csrc nsext tests setup.py pyproject.toml README.md LICENSE build/sanitize
 	cd build/sanitize && CFLAGS='$(SANITIZE) -O1 -g' LDFLAGS='$(SANITIZE)' \
 	    $(abspath $(PY)) setup.py --quiet build_ext --inplace --force
 	cd build/sanitize && PYTHONMALLOC=malloc UBSAN_OPTIONS=print_stacktrace=1 \
-	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:handle_segv=0:handle_abort=0 \
+	    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:verify_asan_link_order=0:handle_segv=0:handle_abort=0 \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-	    $(abspath $(PY)) -m pytest -k 'not nothing_grows' $(PYTEST_ARGS)
+	    $(abspath $(PY)) -m pytest -k '$(SANITIZE_NOT)' $(SANITIZE_TESTS) $(PYTEST_ARGS)
+	NSEXT_THREAD_ROUNDS=2000 $(PY) -m pytest tests/test_parent_threads.py
+	@if command -v valgrind >/dev/null; then \
+	    set -ex; cc -std=c11 -O1 -g -I csrc tests/plan_check.c csrc/plan.c -o build/sanitize/plan_check; \
+	    cc -std=c11 -O1 -g tests/fuzz/plan.c tests/fuzz/replay.c csrc/plan.c -o build/sanitize/replay; \
+	    $(PY) tests/fuzz/seeds.py build/sanitize/seeds; \
+	    valgrind -q --error-exitcode=9 build/sanitize/plan_check; \
+	    valgrind -q --error-exitcode=9 build/sanitize/replay build/sanitize/seeds/*; \
+	else echo 'no valgrind here: the checks of plans have not run under it'; fi
 
 clean: ## remove all that was made, environments too
 	rm -rf .venv .venv-* build dist wheelhouse *.egg-info nsext/*.so nsext/nsext-helper

@@ -36,12 +36,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bodies
+import sanitized
 
 from nsext import _native
 
 bodies.install()
 
 HERE = Path(__file__).resolve().parent
+NICE = os.getpriority(os.PRIO_PROCESS, 0)  # a value that everybody may set
 CHILD_TEXT: tuple[int, int] = _native.CHILD_TEXT
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -474,6 +476,7 @@ def in_subprocess(function: Callable[..., Any], *args: Any, timeout: float = 60)
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
+        env={**os.environ, **sanitized.RUNTIME},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -34,7 +34,7 @@ ALL = nsext.Sandbox(
     time_offsets={"boottime": 3},
     rlimits={"core": 0},
     umask=0o77,
-    nice=3,
+    nice=faults.NICE,
     start_new_session=True,
 )
 RANGED = nsext.Sandbox(new="user pid mnt", uid_map=RANGES, gid_map=RANGES, process_group=0)

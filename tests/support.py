@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import bodies
+import sanitized
 
 import nsext
 from nsext import _cgroupfs
@@ -274,7 +275,8 @@ def script(code, *args, deadline=DEADLINE, package=None, environment=None, **key
     """
     here = Path(__file__).parent
     path = [str(package or Path(nsext.__file__).parent.parent), str(here)]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **(environment or {})}
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    variables |= sanitized.RUNTIME | (environment or {})
     text = PRELUDE + textwrap.dedent(code)
     run = nsext.run if keywords else subprocess.run
     command = [sys.executable, "-P", "-X", "dev", "-c", text, *args]
@@ -315,7 +317,7 @@ def _world():
     world.chmod(0o755)
     package = Path(nsext.__file__).parent
     shutil.copytree(package, world / "nsext", ignore=shutil.ignore_patterns("__pycache__"))
-    for module in (__file__, bodies.__file__):
+    for module in (__file__, bodies.__file__, sanitized.__file__):
         shutil.copy(module, world)
     (world / "python").mkdir()
     subprocess.run(["chmod", "-R", "a+rX", world], check=True)
@@ -333,6 +335,7 @@ def as_user(code, *args, uid=UID, gid=GID, deadline=DEADLINE):
     binary = Path(os.path.realpath(sys.executable))
     variables = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(world)}
     variables |= {"PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
+    variables |= sanitized.RUNTIME
     if bodies.VARIABLE in os.environ:
         variables[bodies.VARIABLE] = os.environ[bodies.VARIABLE]
     if os.geteuid() != 0:

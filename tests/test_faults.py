@@ -40,7 +40,7 @@ EVERYTHING = nsext.Sandbox(
     time_offsets={"boottime": 5, "monotonic": 7},
     rlimits={"core": 0, "nofile": (64, 128)},
     affinity=os.sched_getaffinity(0),
-    nice=5,
+    nice=faults.NICE,
     cwd="/usr",
     umask=0o35,
     start_new_session=True,
@@ -55,7 +55,7 @@ SANDBOXES = {
     "root": nsext.Sandbox(
         new="pid mnt ipc cgroup time", propagation="slave", time_offsets={"boottime": 1.5}
     ),
-    "plain": nsext.Sandbox(process_group=0, nice=1),
+    "plain": nsext.Sandbox(process_group=0, nice=faults.NICE),
     "capabilities": nsext.Sandbox(
         new="user",
         capabilities=["kill", "chown"],

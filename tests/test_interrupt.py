@@ -26,7 +26,11 @@ DEADLINE = 2.0
 RANGES = [(0, 0, 1000)]
 RANGED = nsext.Sandbox(new="user uts", uid_map=RANGES, gid_map=RANGES)
 BOX = nsext.Sandbox(
-    new="user pid uts mnt net", hostname="hang", rlimits={"core": 0}, cwd="/", nice=3
+    new="user pid uts mnt net",
+    hostname="hang",
+    rlimits={"core": 0},
+    cwd="/",
+    nice=faults.NICE,
 )
 
 
