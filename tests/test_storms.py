@@ -255,6 +255,7 @@ def inner_malloc(threads: int, spawns: int) -> None:
     assert rounds > 10_000, rounds
 
 
+@pytest.mark.inline("in the caller's memory the helper body does no more than its exec")
 def test_malloc_in_other_threads() -> None:
     """A child that took a lock of malloc's would wait for a thread that it does not have."""
     faults.in_subprocess(inner_malloc, 20, 1000, timeout=60)
