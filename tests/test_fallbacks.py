@@ -186,3 +186,23 @@ def test_signalling_refused_says_so():
     os.kill(process.pid, 9)
     assert process.wait() == -9
     """)
+
+
+@pytest.mark.parametrize("calls", [{}, {"mount_setattr": 38}], ids=["nothing", "mount_setattr"])
+def test_the_root_directory_is_bound_without_the_workshop(calls):
+    """Where mounts are made by mount(2): the tmpfs for that lies on the root directory."""
+    script(f"""
+refuse(**{calls})
+here = sorted(os.listdir("/"))
+def names(place, mounts=(), root=None):
+    return ask("print(json.dumps(sorted(os.listdir(sys.argv[1]))))", place, mounts=mounts, root=root, new="mnt")
+bound = nsext.Bind("/", "/mnt")
+assert names("/", root="/") == here
+assert names("/", root=nsext.Bind("/", readonly=False)) == here
+assert names("/mnt", [bound]) == here
+assert names("/mnt/mnt", [nsext.Tmpfs("/srv"), bound, nsext.Bind("/", "/mnt/mnt")]) == here
+own = [nsext.Bind("/proc", "/mnt"), nsext.Bind("/", "/srv")]  # nor what else is kept in there
+text = sh("cat /proc/self/mountinfo", mounts=own, new="mnt")
+points = [line.split()[4] for line in text.splitlines()]
+assert not [point for point in points if point.startswith("/srv/") and point[5:].isdigit()], points
+""")

@@ -145,7 +145,9 @@ NSX_CHILD_CODE long fs_open_shop(struct nsx_child *child)
 {
     const long fd = fs_scratch(child);
     child->shop_fd = (int32_t)fd;
-    return fd < 0 ? fd : 0;
+    /* It lies on the root directory, and a recursive bind of that would take it along.
+     * By path: the working directory is the caller's yet. */
+    return fd < 0 ? fd : sys_mount_data("none", "/..", NULL, NSX_MS_UNBINDABLE, NULL);
 }
 
 NSX_CHILD_CODE long fs_end(struct nsx_child *child)
