@@ -106,6 +106,11 @@ def step_hint(name: str, number: int, new: int) -> str | None:
         if name == "time_offsets":
             needs = "setting the clocks of a time namespace needs CAP_SYS_TIME in it"
             return _causes.Cause(needs, None if new & _flags.NEWUSER else "'user' in new=")
+    if number == errno.ENOENT and name == "helper":
+        return (
+            "the caller's root directory has neither the helper's file nor /dev/fd, without which "
+            "TOMOYO (Debian's kernel 5.10 has it) runs no program from memory"
+        )
     if number == errno.ENOENT and name in ("uid_map", "gid_map", "setgroups_deny", "time_offsets"):
         return "/proc is not mounted, or the kernel lacks this namespace"
     if number == errno.ENOENT and name == "oom_score_adj":

@@ -71,6 +71,12 @@ def public():
 
 
 @pytest.fixture
+def landlock_here():
+    """Skip where there is less of Landlock than the tests use."""
+    support.needs(support.landlock_abi() >= 4, "needs Landlock ABI 4, Linux 6.7")
+
+
+@pytest.fixture
 def root():
     """Skip without root."""
     support.needs_root()

@@ -6,6 +6,7 @@ without access to pytest; so pytest is imported where it is used.
 
 import atexit
 import ctypes
+import errno
 import importlib.util
 import json
 import os
@@ -57,10 +58,29 @@ def needs_root():
 # ---- facts
 
 
+def landlock_abi():
+    """The version of Landlock, or -1: LANDLOCK_CREATE_RULESET_VERSION."""
+    return ctypes.CDLL(None).syscall(444, None, 0, 1)
+
+
+def has_call(name):
+    """Is there this system call, of those in _NUMBERS that have one number everywhere?"""
+    (number,) = set(_NUMBERS[name])
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.syscall(number, -1, -1, -1, -1, -1, -1) >= 0 or ctypes.get_errno() != errno.ENOSYS
+
+
 def release():
     """The version of the kernel: (6, 18)."""
     major, minor = os.uname().release.split("-")[0].split(".")[:2]
     return int(major), int(minor)
+
+
+# The body of what needs no helper.  Before Linux 5.16 a core dump of a child in our memory ended us.
+INLINE = "inline" if release() >= (5, 16) else "helper"
+
+# Why a test is skipped where the error says the same.
+TOMOYO = "TOMOYO, in a root without /dev/fd, lets no helper be run from memory"
 
 
 def ns_id(kind, pid="self"):

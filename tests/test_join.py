@@ -13,6 +13,7 @@ import pytest
 import support
 from helping import ended, error_of, prepared, talking
 from support import (
+    INLINE,
     KINDS,
     id_map,
     namespaces,
@@ -213,7 +214,7 @@ def test_a_joined_pid_namespace_has_lost_its_init(root: None) -> None:
 def test_each_kind(kind: str, root: None) -> None:
     with running(new=kind) as other, talking(join={kind: other.pid}) as process:
         assert shared(process, other) == {kind}
-        body = "inline" if kind in ("uts", "ipc", "net", "cgroup") else "helper"
+        body = INLINE if kind in ("uts", "ipc", "net", "cgroup") else "helper"
         assert process.body == body
 
 
@@ -222,7 +223,7 @@ def test_a_process_is_all_kinds_that_differ(root: None) -> None:
         assert shared(process, other) == set(KINDS)
         assert where(process) == where(other)
     with running(new="ipc uts") as other, talking(join=other) as process:
-        assert where(process) == where(other) and process.body == "inline"
+        assert where(process) == where(other) and process.body == INLINE
     with running() as other, talking(join=other) as process:
         assert where(process) == where(other) == namespaces()
 

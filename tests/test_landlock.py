@@ -13,20 +13,13 @@ from contextlib import contextmanager
 
 import faults
 import pytest
-from support import as_user, needs, output, python, running, status
+from support import as_user, output, python, running, status
 
 import nsext
 from nsext import Landlock
 
-ABI = ctypes.CDLL(None).syscall(444, None, 0, 1)  # LANDLOCK_CREATE_RULESET_VERSION
-
 here = pytest.mark.usefixtures("landlock_here")
 root = pytest.mark.usefixtures("root", "landlock_here")
-
-
-@pytest.fixture
-def landlock_here():
-    needs(ABI >= 4, f"Landlock ABI 4 (Linux 6.7); this is {ABI}")
 
 
 # What a program tries in a directory, and what comes of it: 0 or an errno.

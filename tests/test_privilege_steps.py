@@ -154,6 +154,7 @@ def test_seccomp_fails():
 
 
 # What Landlock does is in test_landlock.py.
+here = pytest.mark.usefixtures("landlock_here")
 REACH = nsext.Landlock(execute=["/"], tcp_bind=[80])
 RULES = {"execute": ["/"], "tcp_bind": [80]}
 CAN_BIND = """
@@ -174,17 +175,20 @@ def bound(*ports, **keywords):
 
 
 @does("landlock")
+@here
 def test_landlock():
     """Whatever has no rule is refused."""
     assert bound(80, landlock=nsext.Landlock(tcp_bind=())) == ["no"]
 
 
 @fails("landlock")
+@here
 def test_landlock_fails():
     refused("landlock_create_ruleset", 24, "setup", "make a Landlock ruleset", landlock=RULES)
 
 
 @does("landlock_path")
+@here
 def test_landlock_path():
     with pytest.raises(PermissionError):
         nsext.run(["true"], landlock=nsext.Landlock(execute=["/etc"]))
@@ -192,22 +196,26 @@ def test_landlock_path():
 
 
 @fails("landlock_path")
+@here
 def test_landlock_path_fails():
     refused("landlock_add_rule", 12, "setup", "allow execute below /", landlock=RULES)
 
 
 @does("landlock_port")
+@here
 def test_landlock_port():
     assert bound(80, 81, landlock=REACH) == ["yes", "no"]
 
 
 @fails("landlock_port")
+@here
 def test_landlock_port_fails():
     rules = {"tcp_bind": [80]}
     refused("landlock_add_rule", 12, "setup", "allow tcp_bind of port 80", landlock=rules)
 
 
 @does("landlock_restrict")
+@here
 def test_landlock_restrict():
     """A restricted one cannot mount, whoever it is: landlock(7)."""
     mount = ["mount", "-t", "tmpfs", "none", "/mnt"]
@@ -217,5 +225,6 @@ def test_landlock_restrict():
 
 
 @fails("landlock_restrict")
+@here
 def test_landlock_restrict_fails():
     refused("landlock_restrict_self", 7, "setup", "enforce Landlock", landlock=RULES)
