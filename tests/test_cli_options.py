@@ -1,6 +1,8 @@
 """The options of the nsext command: one for each field, read as argparse would."""
 
+import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -277,3 +279,42 @@ def test_help_shows_every_option_and_examples(capsys):
     shown = capsys.readouterr().out
     for name in _cli.COMMANDS:
         assert f"    {name}" in shown
+
+
+def documented(command):
+    """(options with their arguments' names, all options that are mentioned) of docs/cli.md."""
+    page = (Path(__file__).parents[1] / "docs" / "cli.md").read_text()
+    section = page.partition(f"## `nsext {command}")[2].partition("\n## ")[0]
+    assert section or command == "drop", command
+    title, _, text = section.partition("\n")
+    text = re.sub(r"```sh.*?```", "", text, flags=re.DOTALL).replace("\\|", "/")
+    cells = re.findall(r"^\| (`--[^|]*) \|", text, re.MULTILINE)
+    spans = re.findall(r"`(--[^`]*)`", " ".join(cells)) + re.findall(
+        r"--[a-z-]+(?: [A-Z]+)?", title
+    )
+    rows = {span.partition(" ")[0]: span.partition(" ")[2].replace("/", "|") for span in spans}
+    return rows, set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section))
+
+
+def test_the_manual_has_every_option():
+    """docs/cli.md has each option of each command, as the help has it, and no other."""
+    commands = parser.build()._subparsers._group_actions[0].choices
+    assert commands.keys() == _cli.COMMANDS.keys()
+    known = {}
+    for command, its in commands.items():
+        known[command] = {
+            name: action.metavar or ""
+            for action in its._actions
+            for name in action.option_strings
+            if name not in ("-h", "--help")
+        }
+    said, mentioned = documented("run")
+    assert said == known["run"] and mentioned <= said.keys() | {"--help"}
+    said, mentioned = documented("enter")  # the others are those of run, and one is not
+    assert known["enter"].keys() - known["run"].keys() == {"--only"}
+    assert known["run"].keys() - known["enter"].keys() == {"--join"}
+    assert mentioned == {"--only", "--join"}
+    for command in commands.keys() - {"run", "enter", "drop"}:
+        said, mentioned = documented(command)
+        assert said == known[command] and mentioned == said.keys(), command
+    assert known["drop"] == {}
