@@ -38,7 +38,7 @@ _nsext() {
         # Past COMP_CWORD: this word is an option's argument.
         if ((targets <= 0 && at <= COMP_CWORD)) &&
             [[ $at -lt $COMP_CWORD || $cur != -* || $prev == -- ]]; then
-            if declare -F _command_offset >/dev/null; then
+            if [[ -n $BASH_VERSION ]] && declare -F _command_offset >/dev/null; then
                 _command_offset $at
             elif ((at == COMP_CWORD)); then
                 COMPREPLY=($(compgen -c -- "$cur"))
@@ -52,7 +52,7 @@ _nsext() {
     --new | --only)
         local before=${cur%"${cur##*,}"}
         COMPREPLY=($(compgen -P "$before" -W "$kinds" -- "${cur##*,}"))
-        compopt -o nospace
+        [[ -n $BASH_VERSION ]] && compopt -o nospace
         return
         ;;
     --root | --cwd) COMPREPLY=($(compgen -d -- "$cur")); return ;;
@@ -113,25 +113,107 @@ def bash() -> str:
 def zsh() -> str:
     """The script for zsh, which understands bash's."""
     head = "# zsh completion of nsext: source <(nsext completion zsh)\n"
+    head += "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }\n"
     return f"{head}autoload -U +X bashcompinit && bashcompinit\n{bash().partition(chr(10))[2]}"
+
+
+_FISH = """\
+# fish completion of nsext: nsext completion fish | source
+# The words after the options of run, and after the target of enter: a program's.
+function __nsext_program
+    set -l words (commandline -opc) (commandline -ct)
+    set -l targets 0
+    test "$words[2]" = enter; and set targets 1
+    set words $words[3..-1]
+    while set -q words[1]
+        switch $words[1]
+            case --
+                set words $words[2..-1]
+                break
+            case '-*=*'
+                set words $words[2..-1]
+            case @TAKES@
+                set words $words[3..-1]
+            case '-*'
+                set words $words[2..-1]
+            case '*'
+                test $targets -gt 0; or break
+                set targets (math $targets - 1)
+                set words $words[2..-1]
+        end
+    end
+    set -q words[1]; and printf '%s\\n' $words
+end
+function __nsext_options
+    contains -- (commandline -opc)[2] $argv; and test (count (__nsext_program)) -le 1
+end
+function __nsext_complete_program
+    set -l words (__nsext_program)
+    set -q words[1]; and complete -C "$words"
+end
+function __nsext_kinds
+    printf '%s\\n' @KINDS@ all
+end
+function __nsext_held
+    command ls /run/netns /run/nsext 2>/dev/null | string match -v -- '*:' | string match -r -- '.+'
+end
+"""
+
+_WHAT = {
+    "--new": "(__fish_complete_list , __nsext_kinds)",
+    "--only": "(__fish_complete_list , __nsext_kinds)",
+    "--propagation": "private slave shared unchanged",
+    "--keyring": "new inherit",
+    "--uid-map": "root self auto",
+    "--gid-map": "root self auto",
+    "--cwd": "(__fish_complete_directories)",
+    "--user": "(__fish_complete_users)",
+    "--group": "(__fish_complete_groups)",
+}
+_ARGUMENTS = {
+    "list": "(__nsext_kinds)",
+    "check": "(__nsext_kinds)",
+    "show": "(__fish_complete_pids)",
+    "drop": "(__nsext_held)",
+    "completion": "bash zsh fish",
+}
+
+
+def _fish_option(seen: str, name: str, needs: bool, text: str = "") -> str:
+    line = f"complete -c nsext -n {seen} -l {name[2:]}"
+    if name in _WHAT:
+        line += f" -x -a '{_WHAT[name]}'"
+    elif needs:
+        line += " -r"
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{line} -d '{quoted}'" if text else line
 
 
 def fish() -> str:
     """The script for fish."""
-    lines = ["# fish completion of nsext: nsext completion fish | source"]
-    first = "__fish_use_subcommand"
-    lines += [f"complete -c nsext -n {first} -f -a {command}" for command in COMMANDS]
+    takes = dict.fromkeys(
+        option.name for options in OPTIONS.values() for option in options if option.metavar
+    )
+    lines = [_FISH.replace("@TAKES@", " ".join(takes)).replace("@KINDS@", " ".join(BY_KIND))]
+    lines += [f"complete -c nsext -n __fish_use_subcommand -f -a {command}" for command in COMMANDS]
     for command in COMMANDS:
+        if command in OPTIONS:
+            seen = f"'__nsext_options {command}'"
+            for option in OPTIONS[command]:
+                needs = option.metavar is not None
+                lines.append(_fish_option(seen, option.name, needs, option.help))
+                if option.opposite:
+                    lines.append(_fish_option(seen, option.opposite, False))
+            words = "(__nsext_complete_program)"
+            if command == "enter":
+                lines.append(f"complete -c nsext -n {seen} -a '(__nsext_held)'")
+            program = f"'__fish_seen_subcommand_from {command}'"
+            lines.append(f"complete -c nsext -n {program} -f -a '{words}'")
+            continue
         seen = f"'__fish_seen_subcommand_from {command}'"
-        for option in OPTIONS.get(command, ()):
-            text = option.help.replace("\\", "\\\\").replace("'", "\\'")
-            needs = " -r" if option.metavar else ""
-            lines.append(f"complete -c nsext -n {seen} -l {option.name[2:]}{needs} -d '{text}'")
-            if option.opposite:
-                lines.append(f"complete -c nsext -n {seen} -l {option.opposite[2:]}")
-        lines += [f"complete -c nsext -n {seen} -l {name[2:]}" for name in _MORE.get(command, ())]
-        if command in ("list", "check"):
-            lines.append(f"complete -c nsext -n {seen} -f -a '{' '.join(BY_KIND)} all'")
+        lines += [_fish_option(seen, name, name == "--new") for name in _MORE[command]]
+        if command in _ARGUMENTS:
+            lines.append(f"complete -c nsext -n {seen} -f -a '{_ARGUMENTS[command]}'")
     return "\n".join(lines) + "\n"
 
 
