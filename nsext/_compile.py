@@ -182,7 +182,7 @@ def _group_list(gids: tuple[int, ...]) -> bytes:
 
 
 def _identity_steps(spec: Spec, new: int) -> list[Step]:
-    """Ids are numbers by now.  Supplementary groups go wherever an id changes."""
+    """Ids are numbers by now.  With one of them supplementary groups go."""
     steps: list[Step] = []
     if spec.extra_groups is not None:
         steps.append(("setgroups", _group_list(spec.extra_groups), 0))  # type: ignore[arg-type]

@@ -58,8 +58,6 @@ REASONS = {
     ("*", "close"): "what is close-on-exec or closed by step fds",
     ("helper", "geteuid"): "asks what to do, and the thorough way is taken",
     ("helper", "prctl"): "likewise, and the name",
-    ("setgroups", "geteuid"): "likewise",
-    ("setgroups", "getegid"): "likewise",
     ("helper", "fcntl"): "step fds makes a copy that is close-on-exec, and closes this one",
     ("join", "setns"): "of several kinds at once: each by itself is tried",
     ("relay", "exit_group"): "a trap ends it, too",
@@ -252,11 +250,6 @@ def _faults_of(step: Any, shape: Shape, waits: bool, in_helper: bool) -> Iterato
         case "checkpoint":
             yield Fault(0, 0, "futex", fails=IGNORED)  # then it waits
         case "setgroups":
-            if step[2]:
-                for name, *_ in shape.compiled.steps:
-                    if name in ("setuid", "setgid"):
-                        call = "geteuid" if name == "setuid" else "getegid"
-                        yield Fault(0, 0, call, fails=IGNORED)
             yield Fault(0, 0, "setgroups")
         case "setgid" | "setuid" as name:
             yield Fault(0, 0, name.replace("set", "setres"))

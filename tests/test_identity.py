@@ -92,6 +92,13 @@ def test_an_unprivileged_map_is_still_written_after_a_spawn_with_user(root: None
     for _ in range(2):
         nsext.run(["true"], user=12345, group=12345, check=True)
         nsext.run(["true"], new="user", check=True)
+    for wrong in ({"user": 1}, {"group": 1}, {"user": 12345, "extra_groups": []}):
+        try:
+            nsext.run(["true"], **wrong)
+        except nsext.SpawnError as error:
+            assert error.errno == 1 and "groups" in error.step, error
+        else:
+            raise AssertionError(wrong)
     """)
 
 
@@ -129,7 +136,9 @@ def identity(**keywords):
         ("user=5, extra_groups=[1, 2]", ["5", "0", "1 2"]),
         ("user=5, group=6, extra_groups=[]", ["5", "6", ""]),
         ("user=5, group=6, extra_groups=None", ["5", "6", ""]),
-        ("user=0", ["0", "0", "7 4242"]),  # who stays what he is keeps his groups
+        ("user=0", ["0", "0", ""]),
+        ("group=0", ["0", "0", ""]),
+        ("user=0, extra_groups=[7]", ["0", "0", "7"]),
         ("user=5, group=6, init=True", ["5", "6", ""]),
         ("extra_groups=[3], new='pid mnt', init=True", ["0", "0", "3"]),
         ("extra_groups=range(1, 65537)", ["0", "0", " ".join(map(str, range(1, 65537)))]),

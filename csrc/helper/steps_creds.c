@@ -91,23 +91,27 @@ NSX_CHILD_CODE long step_init_death(struct nsx_child *child, const struct nsx_st
     return parent == child->plan->init_pid ? 0 : -ESRCH_;
 }
 
-NSX_CHILD_CODE long step_setgroups(struct nsx_child *child, const struct nsx_step *step)
+/* Does a later step change the uid or the gid? */
+NSX_CHILD_CODE static int changes_ids(const struct nsx_child *child)
 {
     const struct nsx_plan *plan = child->plan;
-    /* Implied by user= or group= only: who stays what he is keeps his groups, and
-     * needs no privilege for it. */
-    if (step->arg[2]) {
-        const struct nsx_blob *blob = child_at(child->plan, plan->blob);
-        int changes = 0;
-        for (uint32_t i = 0; i < blob->nsteps; i++) {
-            const uint64_t id = blob->step[i].arg[0];
-            changes |= blob->step[i].op == NSX_OP_setuid && (long)id != sys_geteuid();
-            changes |= blob->step[i].op == NSX_OP_setgid && (long)id != sys_getegid();
-        }
-        if (!changes)
-            return 0;
+    const struct nsx_blob *blob = child_at(child->plan, plan->blob);
+    int changes = 0;
+    for (uint32_t i = 0; i < blob->nsteps; i++) {
+        const uint64_t id = blob->step[i].arg[0];
+        changes |= blob->step[i].op == NSX_OP_setuid && (long)id != sys_geteuid();
+        changes |= blob->step[i].op == NSX_OP_setgid && (long)id != sys_getegid();
     }
-    return sys_setgroups(step->arg[1] / sizeof(uint32_t), child_string(child, step->arg[0]));
+    return changes;
+}
+
+/* arg 2: implied by user= or group=.  Who stays what he is needs no privilege for
+ * it, and without one keeps his groups. */
+NSX_CHILD_CODE long step_setgroups(struct nsx_child *child, const struct nsx_step *step)
+{
+    const long error =
+        sys_setgroups(step->arg[1] / sizeof(uint32_t), child_string(child, step->arg[0]));
+    return error == -EPERM_ && step->arg[2] && !changes_ids(child) ? 0 : error;
 }
 
 /* -1 would mean "unchanged", and 2**32 wraps around to root. */
