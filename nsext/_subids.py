@@ -82,14 +82,16 @@ def _elsewhere() -> str | None:
 
 
 def _add(which: Which) -> str:
-    """How an administrator gives the caller a range that nobody has."""
-    first = max([100000, *(start + count for _, start, count in _lines(which))])
+    """How an administrator gives the caller a range that nobody has; both where he has none."""
     user = _user() or str(os.getuid())
-    last = first + _USUAL - 1
-    return (
-        f"usermod --add-sub{which}s {first}-{last} {user}, or the line {user}:{first}:{_USUAL} in "
-        f"{file_of(which)}"
-    )
+    options, lines = [], []
+    both: tuple[Which, ...] = ("uid", "gid")
+    for lacking in both:
+        if lacking == which or not ranges(lacking):
+            first = max([100000, *(start + count for _, start, count in _lines(lacking))])
+            options.append(f"--add-sub{lacking}s {first}-{first + _USUAL - 1}")
+            lines.append(f"the line {user}:{first}:{_USUAL} in {file_of(lacking)}")
+    return f"usermod {' '.join(options)} {user}, or {' and '.join(lines)}"
 
 
 def all_of(which: Which, own: int) -> list[tuple[int, int, int]]:

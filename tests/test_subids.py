@@ -226,6 +226,16 @@ def test_missing_range_of_groups():
     refused("", 'put("/etc/subgid", "")', "map gids by newgidmap", "--add-subgids 100000-165535")
 
 
+def test_missing_ranges_of_both():
+    """One command mends it."""
+    refused(
+        "",
+        'put("/etc/subgid", ""); put("/etc/subuid", "")',
+        "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 anna, or the line "
+        "anna:100000:65536 in /etc/subuid and the line anna:100000:65536 in /etc/subgid",
+    )
+
+
 def test_ranges_by_another_service():
     refused(
         "",
