@@ -68,6 +68,8 @@ def parse_kinds(value: Kinds) -> CloneFlags:
             return public(ALL)  # type: ignore[no-any-return]
     elif isinstance(value, (bytes, bytearray)):
         raise TypeError("namespace kinds are str, not bytes")
+    elif not hasattr(value, "__iter__"):
+        raise TypeError(f"namespace kinds are names or CLONE_NEW* flags, not {value!r}")
     flags = 0
     for name in value:
         if not isinstance(name, str):

@@ -52,6 +52,8 @@ def terminal_of(spec: Spec) -> Terminal:
 
 
 def _checked(size: Any) -> tuple[int, int]:
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise TypeError(f"pty: True or (rows, columns), not {size!r}")
     rows, columns = (_values.integer(number, "pty") for number in size)
     if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16):
         raise ValueError(f"pty: {rows} rows and {columns} columns are no size of a window")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from . import _mounts
@@ -67,4 +67,12 @@ def load(value: Any) -> Any:
     unknown = sorted(str(key) for key in given if key not in known)
     if unknown:
         raise ValueError(f"{name}: no such field: {', '.join(unknown)}")
+    needed = [
+        field.name
+        for field in fields(cls)  # type: ignore[arg-type]
+        if field.init and field.default is MISSING and field.default_factory is MISSING
+    ]
+    missing = [key for key in needed if key not in given]
+    if missing:
+        raise TypeError(f"{name}: it needs {', '.join(missing)}")
     return cls(**given)

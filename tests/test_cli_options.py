@@ -25,7 +25,7 @@ from nsext import (
     _cli,
     hostlike,
 )
-from nsext._cli import parser
+from nsext._cli import parser, run
 from nsext._cli.options import FIELD_OPTIONS, RUN_OPTIONS, Option, UsageError, read
 from nsext._cli.run import OPTIONS, describe
 from nsext._spec import FIELDS
@@ -211,6 +211,10 @@ def test_reading_ends_at_the_program():
         ("--timeout soon", "seconds"),
         ("--rlimits nofile", "NAME=LIMIT"),
         ("--affinity 1-x", "'x' is no number"),
+        ("--affinity 0-999999999", "is no CPU, and no range of CPUs"),
+        ("--affinity 3-1", "is no CPU, and no range of CPUs"),
+        ("--mounts type=bind", "--mounts: bind: it needs source"),
+        ("--mounts type=mount,target=/a", "--mounts: mount: it needs fstype, source"),
         ("--bind a:b:c:d", "SRC"),
         ("--bind rel", "relative"),
         ("--mounts type=floppy", "a mount's type is one of"),
@@ -275,6 +279,9 @@ def test_help_shows_every_option_and_examples(capsys):
         assert "examples:" in shown and f"nsext {name}" in shown
         for option in OPTIONS[name]:
             assert option.name in shown
+        for words in (["-h"], ["--new", "pid", "--help"], ["--init", "-h", "true"]):
+            assert run.command(name, ["1", *words] if name == "enter" else words) == 0
+            assert capsys.readouterr().out.startswith(f"usage: nsext {name}")
     assert parser.command(["--help"]) == 0
     shown = capsys.readouterr().out
     for name in _cli.COMMANDS:

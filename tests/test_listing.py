@@ -220,6 +220,9 @@ def test_kinds():
     assert {info.kind for info in nsext.list_namespaces("net uts")} == {"net", "uts"}
     assert nsext.list_namespaces(()) == []
     assert {info.kind for info in nsext.list_namespaces(nsext.CloneFlags.NEWUTS)} == {"uts"}
+    for wrong in (None, 1.5):
+        with pytest.raises(TypeError, match=f"are names or CLONE_NEW. flags, not {wrong}"):
+            nsext.list_namespaces(wrong)
     with pytest.raises(ValueError, match="unknown namespace kind"):
         nsext.list_namespaces("nett")
     infos = nsext.list_namespaces()

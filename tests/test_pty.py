@@ -269,6 +269,14 @@ def test_run():
     assert many.split() == [str(n) for n in range(1, 100001)]
 
 
+def test_what_is_no_size():
+    for wrong in (3, "x", (24,), (24, 80, 1)):
+        with pytest.raises(TypeError, match=r"pty: True or \(rows, columns\), not"):
+            nsext.Popen(["true"], pty=wrong)
+    with pytest.raises(ValueError, match="no size of a window"):
+        nsext.Popen(["true"], pty=(0, 80))
+
+
 def test_run_refuses_what_makes_no_sense():
     with pytest.raises(ValueError, match="capture_output"):
         nsext.run(["true"], pty=True, capture_output=True)

@@ -16,6 +16,10 @@ class UsageError(Exception):
     """A wrong command line; the text says what is wrong."""
 
 
+class HelpWanted(Exception):
+    """--help, wherever it stands among the options."""
+
+
 class Option:
     """One option.
 
@@ -157,12 +161,19 @@ def _limits(words: Sequence[str]) -> dict[str, Any]:
     return limits
 
 
+_CPUS = 1 << 16  # more than any kernel has; a range is written out
+
+
 def _cpus(words: Sequence[str]) -> list[int]:
     cpus: list[int] = []
     for item in _items(words):
         first, dash, last = item.partition("-")
-        start = _integer(first)
-        cpus += range(start, _integer(last) + 1) if dash else [start]
+        start = end = _integer(first)
+        if dash:
+            end = _integer(last)
+        if not 0 <= start <= end <= _CPUS:
+            raise ValueError(f"{item!r} is no CPU, and no range of CPUs")
+        cpus += range(start, end + 1)
     return cpus
 
 
@@ -383,6 +394,8 @@ def read(options: Iterable[Option], words: Sequence[str]) -> tuple[dict[Option, 
             break
         if not word.startswith("-") or word == "-":
             break
+        if word in ("-h", "--help"):
+            raise HelpWanted
         name, equals, value = word.partition("=")
         option, yes = _find(names, name)
         at += 1

@@ -7,7 +7,7 @@ import sys
 
 from .._spec import Spec
 from . import FAILED
-from .options import FIELD_OPTIONS, RUN_OPTIONS, Option, UsageError, read
+from .options import FIELD_OPTIONS, RUN_OPTIONS, HelpWanted, Option, UsageError, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,10 +58,6 @@ def describe(given: dict[Option, Any], target: str | None) -> Spec:
 
 def command(name: str, words: list[str]) -> int:
     """Run the program that *words* give."""
-    if words[:1] in (["-h"], ["--help"]):
-        from .parser import command as show
-
-        return show([name, "--help"])
     try:
         given, argv = read(OPTIONS[name], words)
         target = None
@@ -73,6 +69,10 @@ def command(name: str, words: list[str]) -> int:
             given.update(given_after)
             argv = argv or [os.environ.get("SHELL") or "/bin/sh"]
         spec = describe(given, target)
+    except HelpWanted:
+        from .parser import command as show
+
+        return show([name, "--help"])
     except UsageError as error:
         complain(f"{error}\nnsext: 'nsext {name} --help' tells more")
         return FAILED
