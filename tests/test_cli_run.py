@@ -1,6 +1,7 @@
 """``nsext run`` is a transparent prefix: streams, descriptors, signals, exit status."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -134,12 +135,27 @@ def test_closed_and_full_outputs():
         (f"{run} nonexistent-program <&- >&- 2>&-", 127, ""),
         (f"{run} sh -c 'exit 4' <&- >&- 2>&-", 4, ""),
         (f"{run} --pty sh -c 'exit 4' <&- >&- 2>&-", 4, ""),
+        (f'"{sys.executable}" -m nsext show 999999999 2>&-', 1, ""),
         (f'"{sys.executable}" -m nsext list >&-', 1, "standard output is closed"),
         (f'"{sys.executable}" -m nsext show $$ >/dev/full', 1, "No space left on device"),
     ):
         done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=DEADLINE)
         assert done.returncode == code and said in done.stderr, (command, done)
-        assert "Traceback" not in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr and done.stdout == "", done
+
+
+@pytest.mark.parametrize("closed", ["<&-", "</dev/null >&-", "<&- >&-", "2>&-", "<&- >&- 2>&-"])
+def test_pty_with_closed_streams(closed, tmp_path):
+    """Nothing of nsext's own is taken for one of them."""
+    program = f"echo hi; read x; echo $x- >{tmp_path}/read; exit 6"
+    words = shlex.join([*NSEXT, "run", "--pty", "sh", "-c", program])
+    done = subprocess.run(
+        ["sh", "-c", f"{words} {closed}"], stdin=subprocess.DEVNULL, capture_output=True,
+        timeout=DEADLINE,
+    )  # fmt: skip
+    assert done.returncode == 6 and done.stderr == b"", done
+    assert done.stdout == (b"" if ">&-" in closed.replace("2>&-", "") else b"hi\r\n")
+    assert (tmp_path / "read").read_text() == "-\n"
 
 
 def test_missing_and_unusable_programs(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import sys
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from .._persist import unpersist
 from .._proc import field, read
 from . import tables
 from .options import UsageError
+from .run import complain
 from .target import HELD, NAMED_NETS, held
 
 
@@ -302,7 +302,7 @@ def say(error: BaseException) -> str:
     return str(error)
 
 
-def complain(error: BaseException) -> int:
+def failed(error: BaseException) -> int:
     """Say it; return the exit status."""
-    print(f"nsext: {say(error)}", file=sys.stderr)
+    complain(say(error))
     return 1

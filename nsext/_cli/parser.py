@@ -11,7 +11,7 @@ from typing import Any
 from .._version import __version__
 from . import FAILED
 from .options import FIELD_OPTIONS, Option, UsageError
-from .run import OPTIONS
+from .run import OPTIONS, complain
 
 _PROGRAM = """\
 Programs in Linux namespaces of their own, or in those of others.
@@ -143,19 +143,16 @@ def command(words: list[str]) -> int:
         return int(end.code or 0)
     function: Callable[[argparse.Namespace], int] = given.function
     if sys.stdout is None:
-        print("nsext: standard output is closed", file=sys.stderr)
+        complain("standard output is closed")
         return 1
     try:
         return function(given)
     except BrokenPipeError:
         raise
     except UsageError as error:
-        print(
-            f"nsext: {error}\nnsext: '{parser.prog} {given.command} --help' tells more",
-            file=sys.stderr,
-        )
+        complain(f"{error}\nnsext: '{parser.prog} {given.command} --help' tells more")
         return FAILED
     except (OSError, ValueError) as error:
-        from .namespaces import complain
+        from .namespaces import failed
 
-        return complain(error)
+        return failed(error)

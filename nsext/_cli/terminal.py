@@ -437,8 +437,16 @@ class _Popen(Popen):
         return Namespaces(())
 
 
+def _open_streams() -> None:
+    """Where a standard stream is closed, what is opened next would be taken for it."""
+    while (fd := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) < 3:
+        pass
+    os.close(fd)
+
+
 def run(spec: Spec, argv: list[str], timeout: float | None, pass_fds: list[int] | None) -> NoReturn:
     """Run a program on a terminal of its own, and end as it does."""
+    _open_streams()
     deadline = None if timeout is None else time.monotonic() + timeout
     early = signals.Early()
     close = pass_fds is not None or spec.root is not None
