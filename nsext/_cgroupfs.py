@@ -302,13 +302,14 @@ class Group:
     Nothing is done before open(); end() may be called at any time, and more than once.
     """
 
-    __slots__ = ("__weakref__", "_name", "_parent", "_pid", "handle", "source")
+    __slots__ = ("__weakref__", "_live", "_name", "_parent", "_pid", "handle", "source")
 
     def __init__(self, source: Any) -> None:
         self.source = source
         self.handle: CgroupHandle | None = None
         self._parent = -1
         self._name: str | None = None
+        self._live: set[str] = set()
         self._pid = os.getpid()
 
     @property
@@ -344,7 +345,8 @@ class Group:
         if cgroup.name is not None:
             name = f"{name}-{cgroup.name}"
         self._name = name
-        _live[_key(parent)].add(name)
+        self._live = _live[_key(parent)]
+        self._live.add(name)
         step = f"make the control group {path}/{name}"
         try:
             os.mkdir(name, dir_fd=parent)
@@ -371,6 +373,8 @@ class Group:
         if parent < 0:
             return
         try:
+            # First: whatever interrupts the rest, a later spawn then finds the group as left.
+            self._live.discard(name or "")
             if name is not None and self._pid == os.getpid():  # not in a fork of the caller
                 self._end(parent, name, kill)
         finally:
@@ -395,7 +399,6 @@ class Group:
         except OSError:
             pass  # a later call looks for it again
         finally:
-            _live[_key(parent)].discard(name)
             if handle is not None:
                 handle._close()
 

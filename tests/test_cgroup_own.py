@@ -204,6 +204,23 @@ def test_ctrl_c_at_any_moment(parent):
     )
 
 
+def test_ctrl_c_while_it_is_removed(parent, monkeypatch):
+    """It is left then, and the next spawn removes it."""
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    group = Cgroup(parent=parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(_cgroupfs.Group, "_end", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            nsext.run(["true"], cgroup=group)
+    gc.collect()
+    assert len(below(parent)) == 1
+    nsext.run(["true"], cgroup=group)
+    assert not below(parent)
+
+
 def test_who_stays_behind_is_ended(parent):
     script_text = "setsid sleep 1000 & echo $!"
     done = nsext.run(
