@@ -58,6 +58,7 @@ HELPER_FLAGS = [
     "-fno-pic",
     "-fno-pie",
     "-fno-asynchronous-unwind-tables",
+    "-fno-unwind-tables",
     "-fcf-protection=none" if sysconfig.get_platform().endswith("x86_64") else "-fno-common",
 ]
 HELPER_LINK = [

@@ -83,12 +83,12 @@ def test_the_program_has_ended_before_anybody_asked() -> None:
 
 @places
 def test_it_is_small(place: dict[str, Any], root: None) -> None:
-    """Below 64 KiB resident, with the plan and the code shared."""
+    """Below 72 KiB resident, with the plan and the code shared; gcc's helper has two pages less."""
     with running(**place) as process:
         wait_for(lambda: state_of(process.pid) == "S")
         rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         words = {line.split()[0]: int(line.split()[1]) for line in rollup.splitlines()[1:]}
-        assert 0 < words["Rss:"] < 64, rollup
+        assert 0 < words["Rss:"] < 72, rollup
 
 
 @places
