@@ -13,7 +13,7 @@ from support import as_user, namespaces
 
 import nsext
 
-PROJECT = Path(nsext.__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent.parent
 PACKAGE = "hello"  # small, and it depends on the C library only
 FIRST, COUNT = 200000, 65536  # ids of the host's for a user namespace
 RANGES = {"new": "user pid uts ipc mnt", "uid_map": [(0, FIRST, COUNT)]}

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from support import needs, script
 
+import nsext
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -19,8 +21,8 @@ def package(tmp_path_factory):
     needs(setuptools.returncode == 0, "needs setuptools")
     place = tmp_path_factory.mktemp("generic")
     ignore = shutil.ignore_patterns("__pycache__", "*.so")
-    for name in ("csrc", "nsext"):
-        shutil.copytree(ROOT / name, place / name, ignore=ignore)
+    for source in (ROOT / "csrc", Path(nsext.__file__).parent):
+        shutil.copytree(source, place / source.name, ignore=ignore)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, place)
     flags = os.environ.get("CFLAGS", "") + " -DNSX_FORCE_GENERIC"
