@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from helping import children_of, gone, wait_for
-from support import DEADLINE, needs, status
+from support import DEADLINE, needs, script, status
 
 pytestmark = pytest.mark.usefixtures("root")
 NSEXT = [sys.executable, "-m", "nsext", "run"]
@@ -117,6 +117,24 @@ def test_a_stop_that_is_over_does_nothing(options, tmp_path):
                 assert process.wait(DEADLINE) == 3
             finally:
                 process.kill()
+
+
+def test_the_thread_that_insists_takes_no_signals():
+    """A signal for nsext, above all SIGCHLD, is for the thread that waits for it."""
+    script("""
+    from nsext._cli import signals
+    early = signals.Early()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert early.got == [signal.SIGTERM]
+    own = str(threading.get_native_id())
+    (other,) = set(os.listdir("/proc/self/task")) - {own}
+    while not status(f"self/task/{other}")["State"].startswith("S"):
+        os.sched_yield()  # while it starts, the C library has them blocked
+    masks = {each: int(status(f"self/task/{each}")["SigBlk"], 16) for each in (own, other)}
+    assert masks[own] == 0
+    assert all(masks[other] >> number - 1 & 1 for number in signals.WATCHED), masks
+    early.over()
+    """)
 
 
 def test_its_timeout(tmp_path):

@@ -117,7 +117,10 @@ class Early:
                 raise Interrupted(number)
             if not self._timed:
                 self._timed = True
+                # It has them all blocked: it would take the SIGCHLD that wait() waits for.
+                before = block(_signal.SIG_BLOCK, WATCHED)
                 _thread.start_new_thread(self._insist, (number,))
+                block(_signal.SIG_SETMASK, before)
         if not again:
             self.got.append(number)
 
