@@ -79,6 +79,7 @@ def need(condition: Any, reason: str) -> None:
 @functools.cache
 def can_inject() -> bool:
     """Whether this process may install a listener."""
+    need(shutil.which("cc"), "needs a C compiler, for the numbers of system calls")
     try:
         with Injector():
             return True

@@ -87,7 +87,8 @@ def test_a_root_on_an_initramfs() -> None:
     needs_rootfs()
     told = on_rootfs(
         """
-assert any(mount == parent for mount, parent in mounts.items()), mounts
+# Below it is nothing, or since Linux 7.0 what nobody sees.
+assert release() >= (7, 0) or any(mount == parent for mount, parent in mounts.items()), mounts
 # Its root directory is what was asked for, and one ".." too many leads nowhere else.
 print(run("ls -d /usr /nsext-test-* 2>&1 | grep -v ls:; cd ..; ls -d usr; pwd"))
 escape = "import os; fd = os.open('/', 0); os.chroot('/usr'); os.fchdir(fd);" \
