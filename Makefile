@@ -4,8 +4,8 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?=
-VM_KERNELS ?= 6.12
-VM_ARGS ?= -q tests/vm
+VM_KERNELS ?= 5.10 6.1 6.12 6.18 newest 6.12-aarch64
+VM_ARGS ?=
 WHEELS_ARGS ?=
 PYTHONS ?=
 RELEASE_ARGS ?=
@@ -62,9 +62,11 @@ containertest: build $(VENV)/.test $(VENV)/.wheel ## the wheel in podman's conta
 	$(PIP) install --no-deps --no-index --target build/containers/site build/containers/*.whl
 	NSEXT_CONTAINER_PACKAGE=$(CURDIR)/build/containers/site/nsext $(PY) -m pytest tests/containers $(PYTEST_ARGS)
 
-# Debian's kernels in qemu; needs qemu-system-x86.  VM_ARGS goes to pytest, there as root.
-vmtest: build $(VENV)/.test ## tests in virtual machines (VM_KERNELS='6.1 6.12' VM_ARGS=tests/vm)
-	$(PY) tools/vm.py $(addprefix --kernel ,$(VM_KERNELS)) -- $(VM_ARGS)
+# Debian's kernels in qemu; needs qemu-system-x86, qemu-system-arm.  VM_ARGS goes to pytest, there as
+# root, in place of the selection.  The wheel for another architecture is made as `make wheels` does.
+VM_TOOLS = $(if $(findstring aarch64,$(VM_KERNELS)),$(VENV)/.wheel)
+vmtest: build $(VENV)/.test $(VM_TOOLS) ## tests on other kernels (VM_KERNELS='6.1 newest' VM_ARGS=tests/vm)
+	$(PY) tools/vm.py --jobs $$(nproc) $(addprefix --kernel ,$(VM_KERNELS)) -- $(VM_ARGS)
 
 TIDY := clang-tidy --quiet
 TIDY_FLAGS = -std=c11 -isystem $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))') \

@@ -3,408 +3,179 @@
     tools/vm.py [--kernel 6.12]... [--append WORDS] [--memory MIB] [-- pytest arguments]
     tools/vm.py --kernel 6.1 --command 'uname -a'
 
-The guest is qemu without KVM, a Debian kernel and an initramfs: busybox, the Python that runs this,
-its packages, this tree as it stands, and programs of this machine.  cgroup v2 has all controllers
-there.  The command's exit status comes over the serial line.
+A kernel is a version, or "newest"; "6.12-aarch64" is of that machine.  The guest is qemu without
+KVM, a Debian kernel and an initramfs, whose files are copied to a tmpfs: Python, the wheel that is
+built of this tree, the tests and programs.  cgroup v2 has all controllers there.  The command's
+exit status comes over the serial line.
 
-Packages (kernel, busybox) are found and fetched by apt-get, which has to be set up for Debian, and
-are kept in build/vm; a kernel of another release comes from the same archive.  qemu has to be
-installed: qemu-system-x86.  x86_64 only.
+Without arguments for pytest it runs what tests/vm/selection.py names, and compares what is skipped
+there, and what the kernel has, with the tables of docs/kernels.md: a difference is a failure.
+`--update` writes them.
+
+Packages are found and fetched by apt-get, which has to be set up for Debian, and are kept in
+build/vm.  A kernel that the archive does not serve is left out, with a line.  qemu has to be
+installed: qemu-system-x86, qemu-system-arm.
 """
 
 from __future__ import annotations
 
 import argparse
-import lzma
+import json
 import os
-import re
 import shlex
 import shutil
-import stat
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / "build" / "vm"
-PLACE = "/nsext"  # of this tree, in the guest
-MARK = "nsext-vm: exit status "
-RELEASES = ("bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid")
+from vm_debian import CACHE, ROOT, Kernel, NotServed, kernel, say
+from vm_guest import MARK, PLACE, guest_tree, make_wheel
+from vm_table import Tables
+from vm_tree import Tree
 
-# Programs of this machine that tests run; busybox stands in for the others.
-PROGRAMS = """apparmor_parser sh bash cat chgrp chmod chown cp cut date dd dirname echo env expr
-false find findmnt getpcaps grep head hostname id ionice ip kill ln ls lsns mkdir
-mknod mktemp mount mountpoint mv nice nohup nproc nsenter printf prlimit ps readlink
-rm rmdir secilc sed setpriv setsid sleep sort stat strace tail taskset tee test
-timeout touch tr true umount uname unshare wc yes""".split()
+sys.path.insert(0, str(ROOT / "tests" / "vm"))
+from selection import SELECTION
 
-# Loaded where there are such, in this order.
-MODULES = ("fs/overlayfs/overlay", "fs/fuse/fuse", "drivers/net/dummy", "drivers/net/veth")
+TOLD = "nsext-vm: told "  # before JSON: what tests/vm/told.py and features.py print
 
-INIT = """#!/bin/busybox sh
-export PATH=/usr/local/bin:/usr/bin:/bin:/sbin:/usr/sbin HOME=/root LANG=C.UTF-8 TERM=dumb
-busybox mount -t proc proc /proc
-busybox mount -t sysfs sysfs /sys
-busybox mount -t devtmpfs devtmpfs /dev
-busybox mkdir -p /dev/pts /dev/shm /sys/fs/cgroup
-busybox mount -t devpts devpts /dev/pts
-busybox mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-busybox mount -t tmpfs -o mode=1777 tmpfs /tmp
-busybox mount -t tmpfs tmpfs /run
-busybox mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
-busybox mount -t selinuxfs selinuxfs /sys/fs/selinux 2>/dev/null
-busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
-busybox ip link set lo up
-busybox hostname guest
-for module in /modules/*.ko; do busybox insmod "$module" 2>/dev/null; done
-cd {place}
-busybox setsid -c busybox sh -c {command}
-echo "{mark}$?"
-busybox poweroff -f
-"""
+MACHINES = {
+    "x86_64": "qemu-system-x86_64 -cpu max -serial stdio".split(),
+    "aarch64": "qemu-system-aarch64 -M virt -cpu max,pauth-impdef=on -serial stdio".split(),
+}
+CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
+PACKAGE = {"x86_64": "qemu-system-x86", "aarch64": "qemu-system-arm"}
 
 
-def say(*words: object) -> None:
-    print("vm:", *words, file=sys.stderr, flush=True)
+@dataclass
+class Guest:
+    """A machine to run, and what it has said."""
+
+    name: str
+    kernel: Kernel
+    tree: Tree
+    status: int = 1
+    told: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    seconds: float = 0.0
 
 
-def output(*command: str | Path, **keywords: object) -> str:
-    done = subprocess.run(
-        [str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True, **keywords
-    )
-    return str(done.stdout)
-
-
-# ---- packages ----------------------------------------------------------------------------------
-
-
-class Apt:
-    """apt-get for this machine's release, or for another one with lists of its own."""
-
-    def __init__(self, release: str | None) -> None:
-        self.options = ["-oAPT::Sandbox::User=root"]  # who cannot read below /root
-        if release is None:
-            return
-        place = CACHE / "apt" / release
-        for name in ("lists/partial", "archives/partial", "parts"):
-            (place / name).mkdir(parents=True, exist_ok=True)
-        (place / "status").touch()
-        sources = place / "sources.list"
-        sources.write_text(f"deb {self._archive()} {release} main\n")
-        self.options += [
-            f"-oDir::Etc::sourcelist={sources}",
-            f"-oDir::Etc::sourceparts={place / 'parts'}",
-            f"-oDir::State::lists={place / 'lists'}",
-            f"-oDir::State::status={place / 'status'}",
-            f"-oDir::Cache={place}",
-            "-oAcquire::Check-Valid-Until=false",
-            "-oAcquire::Languages=none",
-        ]
-        if not list((place / "lists").glob("*_Packages*")):
-            say(f"reading the list of {release}")
-            subprocess.run(
-                ["apt-get", *self.options, "-qq", "update"], check=True, stdout=subprocess.DEVNULL
-            )
-
-    def _archive(self) -> str:
-        """Where this machine's own packages of Debian come from."""
-        lines = output("apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)").splitlines()
-        for line in lines:
-            label, _, place = line.partition(" ")
-            if label == "Debian":
-                return place
-        raise SystemExit("apt-get knows no archive of Debian; is this a Debian?")
-
-    def search(self, pattern: str) -> list[str]:
-        """Names of packages."""
-        lines = output("apt-cache", *self.options, "search", "--names-only", pattern).splitlines()
-        return [line.split(" ")[0] for line in lines]
-
-    def unpacked(self, package: str) -> Path:
-        """A directory with a package's files, fetched on first use."""
-        place = CACHE / "packages" / package
-        if not place.is_dir():
-            say(f"fetching {package}")
-            scratch = CACHE / "fetch"
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir(parents=True)
-            subprocess.run(
-                ["apt-get", *self.options, "-qq", "download", package], check=True, cwd=scratch
-            )
-            (archive,) = scratch.glob("*.deb")
-            place.parent.mkdir(exist_ok=True)
-            subprocess.run(["dpkg-deb", "-x", archive, scratch / "files"], check=True)
-            os.rename(scratch / "files", place)
-        return place
-
-
-def version_key(name: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", name)]
-
-
-def kernel(version: str) -> tuple[Path, Path]:
-    """(vmlinuz, directory of modules) of the newest package of a version such as 6.12."""
-    kept = sorted(
-        (CACHE / "packages").glob(f"linux-image-{version}.*"), key=lambda p: version_key(p.name)
-    )
-    place = kept[-1] if kept else None
-    if place is None:
-        pattern = rf"^linux-image-{re.escape(version)}[.-][^ ]*-cloud-amd64$"
-        for release in (None, *RELEASES):
-            apt = Apt(release)
-            found = sorted(apt.search(pattern), key=version_key)
-            # A security archive keeps names of packages that it has no longer.
-            for name in reversed(found):
-                try:
-                    place = apt.unpacked(name)
-                    break
-                except subprocess.CalledProcessError:
-                    say(f"{name} cannot be fetched")
-            if place is not None:
-                break
-        else:
-            raise SystemExit(f"no Debian release has a cloud kernel {version}")
-    (image,) = place.glob("boot/vmlinuz-*")
-    modules = [*place.glob("lib/modules/*"), *place.glob("usr/lib/modules/*")]
-    return image, modules[0]
-
-
-# ---- the initramfs -----------------------------------------------------------------------------
-
-
-def libraries(files: list[Path]) -> set[Path]:
-    """The shared libraries that programs and modules need, by the dynamic loader's own word."""
-    found: set[Path] = set()
-    for file in files:
-        done = subprocess.run(["ldd", file], capture_output=True, text=True)
-        for line in done.stdout.splitlines():
-            match = re.search(r"(?:=> )?(/\S+) \(0x", line)
-            if match:
-                found.add(Path(match[1]))
-    return found
-
-
-class Tree:
-    """What goes into the guest: {path there: file here}, and texts."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, Path] = {}
-        self.texts: dict[str, tuple[bytes, int]] = {}
-        self.links: dict[str, str] = {}
-
-    def add(self, file: Path, there: str | None = None) -> None:
-        """A file, and where it is a symbolic link what that leads to."""
-        self.files[there or str(file)] = file.resolve()
-
-    def directory(self, place: Path, there: str, leave: re.Pattern[str] | None = None) -> None:
-        for directory, names, files in os.walk(place):
-            below = os.path.relpath(directory, place)
-            names[:] = [
-                name
-                for name in names
-                if not (leave and leave.search(f"{below}/{name}/".removeprefix("./")))
-            ]
-            for name in files:
-                path = os.path.normpath(f"{there}/{below}/{name}")
-                if not (leave and leave.search(f"{below}/{name}".removeprefix("./"))):
-                    self.add(Path(directory, name), path)
-
-    def text(self, there: str, text: str | bytes, mode: int = 0o644) -> None:
-        self.texts[there] = (text.encode() if isinstance(text, str) else text), mode
-
-    def entries(self) -> Iterator[tuple[str, int, bytes, int]]:
-        """(path, mode, content, mtime), directories before what is in them.
-
-        Bytecode is valid for one mtime of its source only.
-        """
-        seen: set[str] = {"/", ""}
-
-        def parents(path: str) -> Iterator[tuple[str, int, bytes, int]]:
-            for parent in reversed(Path(path).parents):
-                if str(parent) not in seen:
-                    seen.add(str(parent))
-                    yield str(parent), stat.S_IFDIR | 0o755, b"", 0
-
-        for name in (
-            "/dev",
-            "/proc",
-            "/sys",
-            "/run",
-            "/root",
-            "/tmp",
-            "/mnt",
-            "/modules",
-            "/var/tmp",
-        ):
-            yield from parents(f"{name}/x")
-        for path, target in self.links.items():
-            yield from parents(path)
-            yield path, stat.S_IFLNK | 0o777, target.encode(), 0
-        for path, file in self.files.items():
-            yield from parents(path)
-            status = file.stat()
-            mode = stat.S_IFREG | status.st_mode & 0o777
-            yield path, mode, file.read_bytes(), int(status.st_mtime)
-        for path, (text, mode) in self.texts.items():
-            yield from parents(path)
-            yield path, stat.S_IFREG | mode, text, 0
-
-    def write(self, path: Path) -> None:
-        """As a cpio archive of the kind that the kernel unpacks."""
-        with open(path, "wb") as out:
-            number = 0
-
-            def put(name: str, mode: int, content: bytes, mtime: int) -> None:
-                nonlocal number
-                number += 1
-                raw = name.encode() + b"\0"
-                values = (number, mode, 0, 0, 1, mtime, len(content), 0, 0, 0, 0, len(raw), 0)
-                head = b"070701" + b"".join(b"%08x" % value for value in values)
-                out.write(head + raw + b"\0" * (-(len(head) + len(raw)) % 4))
-                out.write(content + b"\0" * (-len(content) % 4))
-
-            for name, mode, content, mtime in self.entries():
-                put(name.lstrip("/"), mode, content, mtime)
-            put("TRAILER!!!", 0, b"", 0)
-
-
-NOT_OF_PYTHON = re.compile(
-    r"(^|/)(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|config-3\S*|site-packages)/$"
-)
-NOT_OF_PACKAGES = re.compile(
-    r"^(pip|setuptools|wheel|mypy|mypyc|ruff|clang_format|clang_tidy|cibuildwheel|auditwheel|twine|"
-    r"pkg_resources|_distutils_hack|build|abi3audit)(-[^/]*)?/$"
-)
-NOT_OF_TREE = re.compile(r"^(\.git|\.venv[^/]*|build|wheelhouse|dist|\.[a-z]+_cache)/$")
-
-
-def guest(modules: Path, command: str) -> Tree:
-    """The guest's files."""
-    tree = Tree()
-    busybox = Apt(None).unpacked("busybox-static") / "bin" / "busybox"
-    if not busybox.exists():
-        (busybox,) = Apt(None).unpacked("busybox-static").glob("usr/bin/busybox")
-    tree.add(busybox, "/bin/busybox")
-    for name in output(busybox, "--list").split():
-        tree.links[f"/bin/{name}"] = "busybox"
-    programs = []
-    for name in PROGRAMS:
-        if path := shutil.which(name):
-            programs.append(Path(path).resolve())
-            tree.links.pop(f"/bin/{name}", None)
-            tree.add(Path(path), f"/usr/bin/{name}")
-            tree.links[f"/bin/{name}"] = f"/usr/bin/{name}"
-    base = Path(sys.base_prefix)
-    standard = Path(sysconfig.get_path("stdlib", vars={"base": str(base)}))
-    tree.directory(standard, str(standard), NOT_OF_PYTHON)
-    binary = Path(os.path.realpath(sys.executable))
-    tree.add(binary)
-    for name in ("python3", "python"):
-        tree.links[f"/usr/local/bin/{name}"] = str(binary)
-    packages = Path(sysconfig.get_path("platlib"))
-    tree.directory(packages, "/packages", NOT_OF_PACKAGES)
-    tree.directory(ROOT, PLACE, NOT_OF_TREE)
-    shared = [binary, *programs]
-    for directory in (standard / "lib-dynload", packages, ROOT / "nsext"):
-        shared += directory.rglob("*.so")
-    for library in libraries(shared):
-        tree.add(library)
-    for name in MODULES:
-        for file in (modules / "kernel").glob(f"{name}.ko*"):
-            content = file.read_bytes()
-            if file.suffix == ".xz":
-                content = lzma.decompress(content)
-            tree.text(f"/modules/{MODULES.index(name)}-{file.name.partition('.')[0]}.ko", content)
-    tree.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
-    tree.text("/etc/group", "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n")
-    tree.text("/etc/hosts", "127.0.0.1 localhost\n")
-    tree.text("/etc/nsswitch.conf", "passwd: files\ngroup: files\n")
-    init = INIT.format(command=shlex.quote(command), mark=MARK, place=PLACE)
-    tree.text("/init", init, 0o755)
-    return tree
-
-
-# ---- the machine -------------------------------------------------------------------------------
-
-
-def boot(image: Path, tree: Tree, memory: int, append: str, timeout: float) -> int:
-    """Run the guest, show what it prints, return the command's status."""
-    initrd = CACHE / f"root-{os.getpid()}.cpio"
-    tree.write(initrd)
-    words = f"console=ttyS0 quiet loglevel=3 panic=-1 random.trust_cpu=on {append}"
-    command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", str(memory)]
-    command += ["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"]
-    command += ["-no-reboot", "-kernel", str(image), "-initrd", str(initrd), "-append", words]
-    status = None
+def boot(guest: Guest, options: argparse.Namespace) -> None:
+    """Run it; show what it prints, if it is the only one, and keep it, if not."""
+    begun = time.monotonic()
+    machine = guest.kernel.machine
+    initrd = CACHE / f"root-{os.getpid()}-{guest.name}.cpio"
+    guest.tree.write(initrd)
+    words = "quiet loglevel=3 panic=-1 random.trust_cpu=on mitigations=off"
+    # A second processor would make each of them half as fast.
+    command = [*MACHINES[machine], "-accel", "tcg", "-smp", "1", "-m", str(options.memory)]
+    command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+    command += ["-kernel", str(guest.kernel.image), "-initrd", str(initrd)]
+    command += ["-append", f"console={CONSOLES[machine]} {words} {options.append}"]
+    done = False
     try:
-        machine = subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
         )
-    except FileNotFoundError:
-        raise SystemExit("qemu-system-x86_64 is missing: apt-get install qemu-system-x86") from None
-    try:
-        with machine:
-            end = time.monotonic() + timeout
-            watch = threading.Timer(timeout, machine.kill)
+        with process:
+            watch = threading.Timer(options.timeout, process.kill)
             watch.daemon = True
             watch.start()
-            assert machine.stdout is not None
-            for line in machine.stdout:
+            assert process.stdout is not None
+            for line in process.stdout:
                 line = line.rstrip("\r\n")
                 if MARK in line:
-                    status = int(line.partition(MARK)[2])
-                else:
+                    done = True
+                    guest.status = int(line.partition(MARK)[2])
+                elif TOLD in line and not options.command:
+                    guest.told |= json.loads(line.partition(TOLD)[2])
+                elif options.jobs == 1:
                     print(line, flush=True)
+                else:
+                    guest.lines.append(line)
             watch.cancel()
-            if status is None:
-                late = time.monotonic() >= end
-                say(
-                    f"not done within {timeout:.0f} s"
-                    if late
-                    else "the guest ended without a status"
-                )
     finally:
         initrd.unlink(missing_ok=True)
-    return 1 if status is None else status
+    guest.seconds = time.monotonic() - begun
+    if not done:
+        late = guest.seconds >= options.timeout
+        what = f"not done within {options.timeout:.0f} s" if late else "it ended without a status"
+        guest.lines.append(f"{guest.name}: {what}")
+
+
+def test_command(arguments: list[str], before: str) -> str:
+    """What runs in the guest: the probes, and pytest with a plug-in that tells what it skips."""
+    words = ["-P", "-m", "pytest", "-p", "no:cacheprovider", "-p", "told", *arguments]
+    return (
+        f"export PYTHONPATH=$PYTHONPATH:{PLACE}/tests/vm; {before}; "
+        f"python3 {PLACE}/tests/vm/features.py; python3 {shlex.join(words)}"
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kernel", action="append", help="a version, such as 6.12; repeatable")
+    parser.add_argument("--kernel", action="append", help="6.12, 6.12-aarch64, newest; repeatable")
     parser.add_argument("--append", default="", help="more words for the kernel's command line")
-    parser.add_argument("--memory", type=int, default=1024, help="MiB")
-    parser.add_argument("--timeout", type=float, default=1500, help="seconds, for each kernel")
+    parser.add_argument("--memory", type=int, default=2048, help="MiB")
+    parser.add_argument("--timeout", type=float, help="seconds, for each kernel")
     parser.add_argument("--command", help="a shell command, in place of pytest")
     parser.add_argument("--before", default="true", help="a shell command to run before")
+    parser.add_argument("--jobs", type=int, default=1, help="guests at a time")
+    parser.add_argument("--update", action="store_true", help="write docs/kernels.md")
     parser.add_argument("arguments", nargs="*", help="of pytest, after --")
     options = parser.parse_args()
-    if os.uname().machine != "x86_64":
-        raise SystemExit("x86_64 only")
+    if os.environ.get("NSEXT_VM") == "full":
+        options.arguments = options.arguments or ["tests", "tests/vm"]
+    checked = not options.command and not options.arguments
+    command = options.command or test_command(
+        options.arguments or ["-q", "-rs", "--durations=15", *SELECTION], options.before
+    )
+    options.timeout = options.timeout or (1200 if checked else 3 * 3600)
     CACHE.mkdir(parents=True, exist_ok=True)
-    command = options.command
-    if command is None:
-        words = ["-p", "no:cacheprovider", *options.arguments]
-        command = (
-            f"export PYTHONPATH=/packages:{PLACE}; "
-            f"{options.before}; python3 -m pytest {shlex.join(words)}"
-        )
+    rows = []
+    guests = []
+    wheels: dict[str, Path] = {}
+    for name in options.kernel or ["6.12"]:
+        version, _, machine = name.partition("-")
+        machine = machine or "x86_64"
+        if not shutil.which(MACHINES[machine][0]):
+            raise SystemExit(f"{MACHINES[machine][0]}: apt-get install {PACKAGE[machine]}")
+        try:
+            found = kernel(version, machine)
+            if machine not in wheels:
+                wheels[machine] = make_wheel(machine)
+            guests.append(Guest(name, found, guest_tree(found, wheels[machine], command)))
+        except NotServed as error:
+            say(f"{name} is left out: {error}")
+            rows.append((name, "left out"))
+    say(f"{len(SELECTION)} tests, some of several forms" if checked else command)
     failed = []
-    for version in options.kernel or ["6.12"]:
-        image, modules = kernel(version)
-        say(f"{image.name}: {command}")
-        begun = time.monotonic()
-        status = boot(
-            image, guest(modules, command), options.memory, options.append, options.timeout
-        )
-        say(f"{image.name}: exit status {status} after {time.monotonic() - begun:.0f} s")
-        if status:
-            failed.append(version)
-    if failed:
-        say(f"failed: {' '.join(failed)}")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for guest, _ in zip(guests, pool.map(lambda guest: boot(guest, options), guests)):
+            for line in guest.lines:
+                print(line)
+            said = [f"exit status {guest.status}"]
+            if checked and guest.status == 0:
+                tables = Tables()
+                differences = tables.update(guest.name, guest.told)
+                if options.update:
+                    tables.write()
+                elif differences:
+                    say("docs/kernels.md is to be changed; tools/vm.py --update does it:")
+                    print("\n".join(differences))
+                    said = ["differs from docs/kernels.md"]
+                    guest.status = 1
+            said += filter(None, [guest.told.get("summary"), f"{guest.seconds:.0f} s"])
+            rows.append((guest.name, f"{guest.kernel.release}: {', '.join(said)}"))
+            say(rows[-1][1])
+            if guest.status:
+                failed.append(guest.name)
+    for row in rows:
+        print(f"{row[0]:14} {row[1]}")
     return bool(failed)
 
 
