@@ -580,14 +580,21 @@ def test_ctrl_c_among_the_imports_of_the_script():
     import os, signal, sys
     class Interrupt:
         def find_spec(self, name, *unused):
-            if name == "nsext":
+            if name == place:
                 os.kill(os.getpid(), signal.SIGINT)
+    place = sys.orig_argv[-2]
     sys.meta_path.insert(0, Interrupt())
     sys.argv = ["nsext", "run", "true"]
     exec(open(sys.orig_argv[-1]).read())
     """
     path = Path(nsext.__file__).parent / "_cli" / "nsext"
-    command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
+    for place in ("nsext", "nsext._cli.run", "nsext._cli.supervise"):
+        command = [sys.executable, "-c", textwrap.dedent(code), place, str(path)]
+        done = subprocess.run(command, capture_output=True, timeout=DEADLINE)
+        assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+    # Where it is no script, from the imports of run on.
+    module = textwrap.dedent(code).rpartition("exec(")[0] + "from nsext._cli import main; main()"
+    command = [sys.executable, "-c", module, "nsext._cli.supervise", str(path)]
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 

@@ -9,6 +9,12 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal
+
 FAILED = 125  # as env(1) and timeout(1): nsext itself failed, not the program
 
 # Where each command is, imported when it is called.
@@ -49,6 +55,9 @@ def _dispatch(words: list[str]) -> int:
     name = words[0] if words else ""
     place = COMMANDS.get(name)
     if place == "run":
+        # By python -m: the interpreter drops a KeyboardInterrupt in what import calls back.
+        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+            _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         from . import run
 
         return run.command(name, words[1:])
