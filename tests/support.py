@@ -171,9 +171,10 @@ def state():
     """All of this process that a spawn must leave as it was."""
     own = status()
     cwd_and_umask = os.getcwd(), own["Umask"]
-    # Not ours: 32 and 33, which the C library catches when a process makes its first thread, and
-    # SIGALRM, which pytest-timeout does.
+    # Not ours: 32 and 33, which the C library ignores in what posix_spawn(3) starts and catches
+    # when a process makes its first thread, and SIGALRM, which pytest-timeout catches.
     caught = int(own["SigCgt"], 16) & ~(3 << 31 | 1 << 13)
+    ignored = int(own["SigIgn"], 16) & ~(3 << 31)
     return {
         "children": children(),
         "threads": len(os.listdir("/proc/self/task")),
@@ -181,7 +182,7 @@ def state():
         "mounts": Path("/proc/self/mountinfo").read_text(),
         "namespaces": namespaces(),
         "cwd, umask": cwd_and_umask,
-        "signals": [own["SigBlk"], own["SigIgn"], caught],
+        "signals": [own["SigBlk"], ignored, caught],
         "capabilities": [own[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")],
         "ids": [own[name] for name in ("Uid", "Gid", "Groups")],
         "dumpable": dumpable(),

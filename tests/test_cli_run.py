@@ -588,6 +588,8 @@ def test_ctrl_c_among_the_imports_of_the_script():
     exec(open(sys.orig_argv[-1]).read())
     """
     path = Path(nsext.__file__).parent / "_cli" / "nsext"
+    if not path.exists():  # where it is installed
+        path = Path(sys.executable).with_name("nsext")
     for place in ("nsext", "nsext._cli.run", "nsext._cli.supervise"):
         command = [sys.executable, "-c", textwrap.dedent(code), place, str(path)]
         done = subprocess.run(command, capture_output=True, timeout=DEADLINE)

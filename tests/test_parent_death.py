@@ -24,7 +24,7 @@ from support import running, script, stat_field, status
 
 import nsext
 
-DEADLINE = 1.0  # seconds after the parent's death
+DEADLINE = 10.0  # seconds after the parent's death; a tenth of one is usual
 SLEEP = ["/bin/sleep", "1000"]
 
 
@@ -106,7 +106,7 @@ def _reap() -> None:
 def left_over(
     parent: Parent, is_over: Callable[[list[int]], bool], known: Collection[int] = ()
 ) -> list[str]:
-    """What should not be there a second later; its children's calls are answered meanwhile."""
+    """What should not be there any more at the deadline; its children's calls are answered meanwhile."""
     end = time.monotonic() + DEADLINE
     poll = select.poll()
     if parent.listener >= 0:
