@@ -27,7 +27,7 @@ CHECKS = (
     ("pytest-all", ["pytest-all"], "every CPython here, with the wheels"),
     ("containertest", ["containertest"], "the wheel in podman's containers"),
     ("vmtest", ["vmtest"], "Debian's kernels in qemu"),
-    ("sanitize", ["sanitize"], "AddressSanitizer, UBSan"),
+    ("sanitize", ["sanitize"], "AddressSanitizer, UBSan, TSan, valgrind"),
     ("fuzz", ["fuzz", "FUZZ_SECONDS=120"], "hostile plans, any keywords"),
     ("soak", ["soak", "SOAK_ARGS=--seconds 600"], "mixed spawns for ten minutes"),
 )
