@@ -18,14 +18,26 @@ int64_t nsx_now(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+#define REAPING 100 /* ms */
+
 /* Whoever ignores SIGCHLD, or calls waitpid(-1), takes our status.  Since Linux
- * 6.15 the kernel keeps it as long as a pidfd does. */
+ * 6.15 the kernel keeps it as long as a pidfd does, from a moment after waitid(2)
+ * knows the process no more: then the pidfd hangs up. */
 static void status_after_reap(int pidfd, struct nsx_end *end)
 {
-    struct nsx_pidfd_info info = {.mask = NSX_PIDFD_INFO_EXIT};
+    struct nsx_pidfd_info info;
     *end = (struct nsx_end){.exited = 1};
-    if (sys_ioctl(pidfd, (long)NSX_PIDFD_GET_INFO, &info) < 0 || !(info.mask & NSX_PIDFD_INFO_EXIT))
-        return;
+    for (int tries = 0;; tries++) {
+        struct pollfd hangs_up = {.fd = pidfd};
+        info = (struct nsx_pidfd_info){.mask = NSX_PIDFD_INFO_EXIT};
+        if (sys_ioctl(pidfd, (long)NSX_PIDFD_GET_INFO, &info) < 0)
+            return;
+        if (info.mask & NSX_PIDFD_INFO_EXIT)
+            break;
+        /* Somebody else's child, perhaps, that he has not waited for. */
+        if (tries || poll(&hangs_up, 1, REAPING) != 1)
+            return;
+    }
     end->status_known = 1;
     end->exited = WIFEXITED(info.exit_code);
     end->status = end->exited ? WEXITSTATUS(info.exit_code) : WTERMSIG(info.exit_code);
