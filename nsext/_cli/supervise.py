@@ -72,10 +72,20 @@ class Supervisor:
         elif number == signals.SIGCONT:
             self.continued()
         else:
+            typed = info.si_code > 0 and number in signals.STOPPING
+            again = typed and self.was_stopped and not self.first
             if not self.has_it_too(info):
                 self.process.send_signal(number)
             self.do_as_by_default(number)
             self.watch(number)
+            if again:
+                self.stopped_again(number)
+
+    def stopped_again(self, number: int) -> None:
+        """Ctrl-Z right after a continuation, of which the kernel has dropped the signal."""
+        self.was_stopped = False
+        if is_stopped(self.pid):
+            self.stop(number)
 
     def start(self, early: list[int]) -> None:
         """Act on what came while the program was started."""
