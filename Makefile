@@ -8,6 +8,7 @@ VM_KERNELS ?= 5.10 6.1 6.12 6.18 newest 6.12-aarch64
 VM_ARGS ?=
 WHEELS_ARGS ?=
 PYTHONS ?=
+JOBS ?=
 RELEASE_ARGS ?=
 
 # A Python of one's own choice (make PYTHON=python3.13 test) has an environment of its own.
@@ -128,8 +129,9 @@ wheel: build $(VENV)/.wheel ## build, check, install and try this machine's whee
 wheels: build $(VENV)/.wheel ## every wheel, for both architectures and C libraries, into wheelhouse/
 	$(PY) tools/wheels.py $(WHEELS_ARGS)
 
-pytest-all: build $(VENV)/.test ## the tests on every CPython here (PYTHONS='3.12'), with the wheels of `make wheels`
-	PYTHONS='$(PYTHONS)' $(PY) tools/pytest_all.py $(PYTEST_ARGS)
+# Those that are not here come from Debian's sid, for which it takes root, mmdebstrap and a mirror.
+pytest-all: build $(VENV)/.test ## the tests on every CPython to be had (PYTHONS='3.12'), with the wheels of `make wheels`
+	PYTHONS='$(PYTHONS)' $(PY) tools/pytest_all.py $(if $(JOBS),--jobs $(JOBS)) $(PYTEST_ARGS)
 
 release-check: build $(VENV)/.test $(VENV)/.lint $(VENV)/.wheel ## all of this, and one table in docs/release.md
 	$(PY) tools/release_check.py $(RELEASE_ARGS)

@@ -1,23 +1,29 @@
-"""make pytest-all: the suite on every CPython of this machine, with the wheel for it.
+"""make pytest-all: the suite on every CPython that can be had here, with the wheel for it.
 
-The tests run against the installed wheel (those of `make wheels`), not against this tree; 3.12 and
-later get one and the same file.  Arguments go to pytest; PYTHONS="3.12 3.13" in the environment
-says which, all by default.  Prints a table; exit status 1 where one has failed.
+Those of this machine, and of the others what Debian's sid has (sid_root.py).  The tests run against
+the installed wheel (those of `make wheels`), not against this tree; 3.12 and later get one and the
+same file.  PYTHONS="3.12 3.13" in the environment says which, all by default; --jobs how many at a
+time.  Other arguments go to pytest.  What has failed runs once more, when the others have ended.
+Prints a table; exit status 1 where one has failed.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build" / "pytest-all"
-WHEELS = ROOT / "wheelhouse"
+import sid_root
+from pytest_run import BUILD, Failed, Run
+from vm_debian import NotServed
+
+import nsext
 
 
 def version_of(python: str) -> tuple[int, int, str] | None:
@@ -36,6 +42,10 @@ def version_of(python: str) -> tuple[int, int, str] | None:
     return int(words[0]), int(words[1]), words[2] if len(words) > 2 else ""
 
 
+def order(version: str) -> tuple[list[int], str]:
+    return [int(number) for number in re.findall(r"\d+", version)], version
+
+
 def interpreters() -> dict[str, str]:
     """{"3.12": path} of what is on PATH and under pyenv, 3.11 and later."""
     candidates = [sys.executable]
@@ -50,83 +60,96 @@ def interpreters() -> dict[str, str]:
         version = version_of(python)
         if version and version >= (3, 11, ""):
             found.setdefault(f"{version[0]}.{version[1]}{version[2]}", python)
-    return dict(
-        sorted(found.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])])
-    )
+    return found
 
 
-def wheel_for(version: str) -> Path | None:
-    """The wheel of this machine that *version* can have."""
-    tag = "cp311-cp311" if version == "3.11" else "cp312-abi3"
-    if version.endswith("t"):
-        tag = f"cp{version.replace('.', '')[:-1]}-cp{version.replace('.', '')}"
-    machine = os.uname().machine
-    found = sorted(WHEELS.glob(f"nsext-*-{tag}-manylinux*_{machine}.whl"))
-    return found[-1] if found else None
+class Here:
+    """An interpreter of this machine.  As root, in a mount namespace of its own."""
+
+    def __init__(self, version: str, home: Path, python: str) -> None:
+        self.version = version
+        self.home = self.seen = home
+        self.python = python
+
+    def run(self, command: list[str], *, pip: bool = False, **keywords: object) -> int:
+        """The exit status of a program there."""
+        # Not below home, which may be for its owner only; and a socket's path has to be short.
+        with tempfile.TemporaryDirectory(prefix=f"py{self.version}-") as temporary:
+            os.chmod(temporary, 0o1777)
+            return nsext.run(
+                command,
+                new="mnt" if os.geteuid() == 0 else None,
+                env={**os.environ, "TMPDIR": temporary},
+                stdin=nsext.DEVNULL,
+                **keywords,
+            ).returncode
 
 
-def prepare(version: str, python: str, wheel: Path) -> Path:
-    """The Python of an environment with the wheel and what the tests need."""
-    place = BUILD / version
-    subprocess.run([python, "-m", "venv", "--clear", str(place)], check=True)
-    inside = place / "bin" / "python"
-    needs = subprocess.run(
-        [sys.executable, ROOT / "tools" / "requirements.py", "test"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    ).stdout.split("\n")
-    pip = [str(inside), "-m", "pip", "--disable-pip-version-check", "-q", "install"]
-    for attempt in range(3):
-        if subprocess.run([*pip, str(wheel), *filter(None, needs)], check=False).returncode == 0:
-            return inside
-        time.sleep(3 * attempt + 3)
-    sys.exit(f"{version}: pip failed")
+def chosen(wanted: list[str]) -> list[Run]:
+    """What is to be run; what of it cannot be had is told."""
+    found = interpreters()
+    runs = [
+        Run(Here(version, BUILD / version, python))
+        for version, python in found.items()
+        if not wanted or version in wanted
+    ]
+    if not wanted or set(wanted) - found.keys():
+        try:
+            more = [version for version in sid_root.served() if order(version) >= ([3, 11], "")]
+        except NotServed as error:
+            print(f"sid: left out: {error}", flush=True)
+            more = []
+        for version in more:
+            if version not in found and (not wanted or version in wanted):
+                runs.append(Run(sid_root.Interpreter(version, BUILD / version)))
+    for version in sorted(set(wanted) - {run.version for run in runs}, key=order):
+        print(f"{version}: left out: it is neither here nor in sid", flush=True)
+    return sorted(runs, key=lambda run: order(run.version))
 
 
-def copy_tree() -> Path:
-    """This tree without the package, so that nothing finds it there instead of the wheel's."""
-    place = BUILD / "tree"
-    shutil.rmtree(place, ignore_errors=True)
-    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    for name in files.splitlines():
-        if not name.startswith("nsext/") and (ROOT / name).exists():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, place / name)
-    return place
+def one_file(runs: list[Run]) -> bool:
+    """Has every version from 3.12 on installed one and the same extension?"""
+    stable = {run.version: run.extension for run in runs if ".abi3." in run.extension}
+    late = [run.version for run in runs if run.extension and order(run.version) >= ([3, 12], "")]
+    versions = ", ".join(stable)
+    print(f"\n{versions}: one file, {' and '.join(sorted(set(stable.values())))}" if stable else "")
+    missing = [version for version in late if version not in stable and version[-1] != "t"]
+    if missing:
+        print(f"{', '.join(missing)}: not of the stable ABI")
+    return len(set(stable.values())) <= 1 and not missing
 
 
 def main() -> None:
-    BUILD.mkdir(parents=True, exist_ok=True)
-    tree = copy_tree()
-    rows = []
-    failed = False
-    wanted = os.environ.get("PYTHONS", "").split()
-    for version, python in interpreters().items():
-        if wanted and version not in wanted:
-            continue
-        wheel = wheel_for(version)
-        if wheel is None:
-            rows.append((version, "no wheel: make wheels", "", ""))
-            failed = True
-            continue
-        inside = prepare(version, python, wheel)
-        start = time.monotonic()
-        command = [str(inside), "-m", "pytest", "-q", *sys.argv[1:]]
-        log = BUILD / f"{version}.log"
-        with log.open("w") as out:
-            done = subprocess.run(command, cwd=tree, stdout=out, stderr=out, check=False)
-        last = log.read_text().splitlines()[-1:]
-        told = last[0].strip("= ") if last else ""
-        failed = failed or done.returncode != 0
-        rows.append((version, wheel.name, told, f"{time.monotonic() - start:.0f} s"))
-        print("  ".join(rows[-1]), f"see {log}" if done.returncode else "", flush=True)
-    print()
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
-    sys.exit(failed)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="interpreters at a time")
+    options, arguments = parser.parse_known_args()
+    runs = chosen(os.environ.get("PYTHONS", "").split())
+    left_out: list[Run] = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        tasks = {pool.submit(run.first, arguments): run for run in runs}
+        for task in as_completed(tasks):
+            run = tasks[task]
+            try:
+                task.result()
+            except NotServed as error:
+                print(f"{run.version}: left out: {error}", flush=True)
+                left_out.append(run)
+                continue
+            except (Failed, OSError, subprocess.SubprocessError) as error:
+                run.trouble = str(error)
+            print(f"{run.version}: {run.first_told()}", flush=True)
+    runs = [run for run in runs if run not in left_out]
+    for run in runs:
+        run.again(arguments)
+        print(f"{run.version}: {run.summary()}", flush=True)
+    same = one_file(runs)
+    print("\n| CPython | wheel | passed | failed | skipped | seconds | |")
+    print("|---|---|---:|---:|---:|---:|---|")
+    for run in runs:
+        print(f"| {' | '.join(run.row())} |")
+    if not runs:
+        print("no Python has run")
+    sys.exit(not runs or not same or any(not run.passed for run in runs))
 
 
 if __name__ == "__main__":
