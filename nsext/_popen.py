@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import _flags, _native
 from ._cgroup_handle import CgroupHandle, CgroupStats
 from ._cgroupfs import Group
+from ._checkpoint import Checkpoint
 from ._compile import Body
-from ._errors import SpawnError
 from ._fds import table
 from ._flags import Kinds, parse_kinds
-from ._launch import UNSET, fail, how_it_ended, launch, resolve
-from ._namespace import Namespace, Namespaces, namespaces
+from ._foreground import own_terminal, set_foreground
+from ._launch import UNSET, launch, resolve
 from ._pids import child_with_inner_pid
-from ._process import PidfdChild
-from ._root import Root
 from ._spec import Spec
 from ._usage import Usage, usage_of
 from ._wait_async import readable
@@ -33,37 +30,13 @@ if TYPE_CHECKING:
 
     from ._idmaps import IdMaps
     from ._pty import Pty
-    from ._shown import Shown
 
 _NO_FDS: Mapping[int, Any] = {}
 _INHERITED = (-1,) * 6
 _NOTHING = parse_kinds(())
 
 
-def _own_terminal() -> int:
-    """The controlling terminal, where this process's group has its foreground; else -1."""
-    try:
-        tty = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return -1
-    if os.tcgetpgrp(tty) == os.getpgrp():
-        return tty
-    os.close(tty)
-    return -1
-
-
-def _set_foreground(tty: int, group: int) -> None:
-    """tcsetpgrp(3), which would stop a process in the background."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
-    try:
-        os.tcsetpgrp(tty, group)
-    except OSError:
-        pass  # the terminal or the group is gone
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
+class Popen(Checkpoint, subprocess.Popen):  # type: ignore[type-arg]
     """subprocess.Popen, plus namespaces.
 
     All of subprocess.Popen's arguments and methods are there, with their meanings; preexec_fn is
@@ -90,21 +63,13 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     # _fd_lock: nobody uses the pidfd's number while another thread closes it, when the kernel may
     # give it to somebody else's file.
     _pidfd = -1
-    _paused = False
-    _passed = False  # the checkpoint
-    _shown: Shown | None = None  # until the program starts
     _handle: Any = None
     _inner_pid = 0
-    _namespaces: Namespaces | None = None
-    _patience: float | None = None
     _program_pid = 0
-    _tty = -1
     _exact = False
     _group: Group | None = None
     _begun = 0
     _ended: bytes | None = None
-    _keeps_root = True  # not for run() and its kin, who return none
-    _root: Root | None = None
     _pty: Pty | None = None
     _maps: IdMaps | None = None
 
@@ -192,7 +157,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         self._fd_map = fd_map
         spec = self._spec
         if spec.init and spec.process_group is not None and not spec.start_new_session:
-            self._tty = _own_terminal()
+            self._tty = own_terminal()
         self._spawn_timeout = spawn_timeout
         self._pause = bool(paused)
         self._hold = parse_kinds(hold) if hold else _NOTHING
@@ -262,7 +227,7 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             code = os.waitstatus_to_exitcode(status)
         tty, self._tty = self._tty, -1
         if tty >= 0:
-            _set_foreground(tty, os.getpgrp())  # the program's group is gone
+            set_foreground(tty, os.getpgrp())  # the program's group is gone
             os.close(tty)
         return code
 
@@ -380,61 +345,6 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
         else:  # there are none; 10 us, since all that it would run is cold
             self._closed_child_pipe_fds = True
 
-    def _stops(self) -> bool:
-        """Has the child to wait at its checkpoint?"""
-        kept = self._keeps_root and self._spec.root is not None
-        return self._pause or bool(self._hold) or self._tty >= 0 or kept
-
-    async def _finish(self, sleep: Callable[[float], Awaitable[object]]) -> None:
-        """Wait for a set-up that has outlasted _patience; when that is cancelled, kill it."""
-        timeout = self._spawn_timeout
-        end = None if timeout is None else time.monotonic() + timeout
-        try:
-            delay = 0.001
-            while self._pidfd < 0:
-                await sleep(delay)  # no descriptor tells of exec, and a futex has none
-                delay = min(2 * delay, 0.008)
-                left = None if end is None else max(0.0, end - time.monotonic())
-                handle, self._handle = self._handle, None
-                failure = _native.finish(handle, left, 0, self, self._maps)
-                if failure is not None:
-                    fail(
-                        failure,
-                        self._plan,
-                        self._spec,
-                        self._executable,
-                        self.args,
-                        timeout,
-                        self._group,
-                    )
-                if self._pidfd >= 0:
-                    self._child_created = True
-                    if self._stops() and not self._passed:
-                        self._at_checkpoint()
-        except BaseException:
-            self._drop()
-            raise
-
-    def _drop(self) -> None:
-        """End the child, whatever it is at, and close the pipes."""
-        handle = self._handle
-        if self._pidfd >= 0:
-            self.kill()
-            self._wait(None)
-        elif handle is not None:
-            self._handle = None
-            _native.abort(handle)
-            self.returncode = -signal.SIGKILL
-        if self._maps is not None:
-            self._maps.close()
-        if self._group is not None:
-            self._group.discard()
-        held: Any
-        streams = self.stdin, self.stdout, self.stderr
-        for held in (*streams, self._namespaces, self._root, self._shown):
-            if held is not None:
-                held.close()
-
     async def wait_async(self) -> int:
         """Wait for the end under asyncio, anyio or trio; return the return code."""
         self._refuse_paused()
@@ -442,75 +352,6 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
             await readable(self.fileno())
         assert self.returncode is not None
         return self.returncode
-
-    def _open_namespaces(self) -> Namespaces:
-        if self._shown is not None:
-            return self._shown.namespaces(int(self._hold))
-        try:
-            return namespaces(self, self._hold or None)
-        except (PermissionError, FileNotFoundError) as error:
-            # A set-up that fails is neither of them.
-            raise SpawnError(
-                error.errno or 0,
-                error.strerror or "",
-                stage="setup",
-                step=f"open {error.filename}",
-                path=error.filename,
-                hint="/proc is not mounted" if error.errno == errno.ENOENT else None,
-            ) from None
-
-    def _holds_root(self) -> bool:
-        kept = self._keeps_root and self._spec.root is not None
-        return kept or bool(self._hold & _flags.NEWNS)
-
-    def _open_root(self) -> Root:
-        if self._shown is not None:
-            return self._shown.root()
-        try:
-            return Root._of(self.pid, Namespace.of(self, "mnt"))
-        except OSError as error:
-            raise SpawnError(
-                error.errno or 0,
-                error.strerror or "",
-                stage="setup",
-                step="open the root of the child",
-                path=error.filename,
-            ) from None
-
-    def _at_checkpoint(self) -> None:
-        """The child is set up, and waits: hold what shall be held."""
-        self._paused = True
-        try:
-            if self._shown is not None:
-                self._shown.receive()
-            if self._pause or self._hold:
-                self._namespaces = self._open_namespaces()
-            if self._holds_root():
-                self._root = self._open_root()
-            if self._tty >= 0:
-                _set_foreground(self._tty, self.program_pid)
-            self._passed = True
-            if not self._pause:
-                self._go_on(self._patience)
-                self._child_created = self._pidfd >= 0
-        except BaseException as error:
-            ended = self._paused and getattr(error, "errno", 0) == errno.ESRCH
-            if self._paused:
-                self.kill()
-                self._wait(None)
-            if self._namespaces is not None:
-                self._namespaces.close()
-            if self._root is not None:
-                self._root.close()
-            if self._shown is not None:
-                self._shown.close()
-            if ended:  # somebody has killed it
-                from ._describe import describe
-
-                text = how_it_ended(self.returncode or 0)
-                step = describe(("checkpoint",))
-                raise SpawnError(errno.ECHILD, text, stage="setup", step=step) from None
-            raise
 
     def __del__(self, _del: Any = subprocess.Popen.__del__, _close: Any = os.close) -> None:
         if self._child_created and self.returncode is None:
@@ -542,45 +383,6 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
                 lock.release()
         return self.returncode
 
-    def resume(self) -> None:
-        """Let a paused child start its program, and wait until it has.
-
-        Raises what exec raises (FileNotFoundError ...); the process is gone then, and reaped.
-        """
-        if not self._paused:
-            raise RuntimeError("the process is not paused")
-        self._go_on(None)
-
-    def _go_on(self, patience: float | None) -> None:
-        """resume(); where it takes longer than *patience*, _pidfd is -1 until _finish()."""
-        self._paused = False
-        if self._shown is not None:
-            self._shown.close()
-            self._shown = None
-        handle, self._handle = self._handle, None
-        try:
-            failure = _native.resume(handle, self._spawn_timeout, patience, self)
-            if failure is not None:
-                fail(
-                    failure,
-                    self._plan,
-                    self._spec,
-                    self._executable,
-                    self.args,
-                    self._spawn_timeout,
-                    self._group,
-                )
-        except BaseException:
-            # Where C has reaped it, this says ESRCH; where we were interrupted, it must not stay.
-            self._signal(signal.SIGKILL)
-            self._reap(1.0)
-            if self._pidfd >= 0:
-                with self._fd_lock:
-                    pidfd, self._pidfd = self._pidfd, -1
-                    os.close(pidfd)
-            self.returncode = 127
-            raise
-
     @property
     def body(self) -> Body:
         """Where the set-up ran; chosen by what it has to do."""
@@ -602,32 +404,6 @@ class Popen(PidfdChild, subprocess.Popen):  # type: ignore[type-arg]
     def cgroup(self) -> CgroupHandle | None:
         """The control group that it was born in, if cgroup= says one."""
         return None if self._group is None else self._group.handle
-
-    @property
-    def namespaces(self) -> Namespaces:
-        """The child's namespaces, by kind; open until they are closed or this is dropped.
-
-        Opened on first use, when ProcessLookupError says that the process has ended; held from
-        before its start with ``hold=`` or ``paused=True``.
-        """
-        if self._namespaces is None:
-            self._namespaces = namespaces(self)
-        return self._namespaces
-
-    @property
-    def root(self) -> Root | None:
-        """The child's root directory, taken before its program started: see open_in().
-
-        Kept with root= and hold="mnt", and where it was asked for while paused, until it is closed
-        or this is dropped; else None.
-        """
-        if self._root is None and self._paused:
-            self._root = self._open_root()
-        return self._root
-
-    def _refuse_paused(self) -> None:
-        if self._paused:
-            raise RuntimeError("the process is paused: resume() it first")
 
     @property
     def _new(self) -> int:
