@@ -42,6 +42,28 @@ with_pty = pytest.mark.parametrize(
 class Terminal(pexpect.spawn):
     """A shell in a terminal."""
 
+    def expect_exact(self, *args, **keywords):
+        try:
+            return super().expect_exact(*args, **keywords)
+        except pexpect.TIMEOUT as error:
+            error.add_note(self.told())
+            raise
+
+    def told(self):
+        """Of the processes below the shell: state, groups and signals."""
+        lines = [f"foreground: {os.tcgetpgrp(self.child_fd)}"]
+        below = [self.pid]
+        for pid in below:
+            try:
+                below += children_of(pid)
+                own = status(pid)
+                wanted = ("Name", "State", "Pid", "PPid", "NSpid", "NSpgid", "Threads")
+                wanted += ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
+                lines.append(" ".join(f"{key}={own.get(key)}" for key in wanted))
+            except OSError:
+                lines.append(f"{pid}: it has ended")
+        return "\n".join(lines)
+
     def do(self, line, prompt=OUTER):
         """Type a line; return what is shown up to the next prompt."""
         self.sendline(line)
