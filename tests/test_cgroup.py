@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 from groups import below, group_of, home, made, members, mount_point
 from helping import error_of, gone, wait_for
-from support import DEADLINE, children, compiled, is_plain, needs, ns_id, running, script, settle
+from support import (
+    DEADLINE,
+    children,
+    compiled,
+    is_plain,
+    needs,
+    ns_id,
+    python,
+    running,
+    script,
+    settle,
+)
 
 import nsext
 
@@ -229,14 +240,14 @@ def test_descriptor_is_not_left_to_the_program(group):
     code = "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])"
     for close_fds in (True, False):
         done = nsext.run(
-            ["python3", "-I", "-S", "-c", code],
+            python(code),
             cgroup=group,
             close_fds=close_fds,
             capture_output=True,
             text=True,
         )
         other = nsext.run(
-            ["python3", "-I", "-S", "-c", code],
+            python(code),
             user=0,
             close_fds=close_fds,
             capture_output=True,

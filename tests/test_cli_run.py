@@ -43,6 +43,7 @@ def script(code):
     return [sys.executable, "-I", "-S", "-u", "-c", textwrap.dedent(code)]
 
 
+# Not signal.pause(): a signal just before that would be handled after the next one only.
 TRAPS = """
 import os, signal, sys
 def handler(number, frame):
@@ -51,9 +52,12 @@ def handler(number, frame):
         os._exit(42)
 for number in [*map(int, sys.argv[1].split())]:
     signal.signal(number, handler)
+reader, writer = os.pipe()
+os.set_blocking(writer, False)
+signal.set_wakeup_fd(writer)
 print("ready", flush=True)
 while True:
-    signal.pause()
+    os.read(reader, 1)
 """
 
 

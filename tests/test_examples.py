@@ -18,7 +18,9 @@ SAYS = {
     "throwaway_root.py": "changed: etc/app.conf new",
     "tool_runner.py": "sort: ['apple', 'fig', 'pear']",
 }
-NEEDS = {"build_chroot.py": "cc", "judge.py": "/usr/bin/python3"}
+OWN = sys._base_executable  # judge.py takes it where it is in /usr
+PYTHON = OWN if OWN.startswith("/usr/") else "/usr/bin/python3"
+NEEDS = {"build_chroot.py": "cc", "judge.py": PYTHON}
 DEADLINE = 120
 
 

@@ -342,8 +342,14 @@ def test_terminate_of_pid_1_is_a_kill(root: None) -> None:
 
 
 def test_terminate_of_pid_1_that_handles_it(root: None) -> None:
-    code = "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print(flush=True)\n"
-    with nsext.Popen(python(code + "signal.pause()"), stdout=-1, new="pid") as process:
+    code = """
+    import os, signal, sys
+    signal.signal(15, lambda *_: sys.exit(7))
+    print(flush=True)
+    while True:  # signal.pause() would miss one that comes just before
+        os.sched_yield()
+    """
+    with nsext.Popen(python(code), stdout=-1, new="pid") as process:
         process.stdout.readline()
         process.terminate()
         assert process.wait(DEADLINE) == 7

@@ -76,10 +76,11 @@ class Here:
         # Not below home, which may be for its owner only; and a socket's path has to be short.
         with tempfile.TemporaryDirectory(prefix=f"py{self.version}-") as temporary:
             os.chmod(temporary, 0o1777)
+            path = f"{self.seen / 'venv' / 'bin'}:{os.environ['PATH']}"  # as in `make test`
             return nsext.run(
                 command,
                 new="mnt" if os.geteuid() == 0 else None,
-                env={**os.environ, "TMPDIR": temporary},
+                env={**os.environ, "PATH": path, "TMPDIR": temporary},
                 stdin=nsext.DEVNULL,
                 **keywords,
             ).returncode

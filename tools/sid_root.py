@@ -139,7 +139,7 @@ class Interpreter:
             new="mnt",
             root=layer,
             mounts=[*mounts, *(_for_pip() if pip else ())],
-            env={**env, "PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"},
+            env={**env, "PATH": f"/srv/venv/bin:{PATH}", "HOME": "/root", "LANG": "C.UTF-8"},
             stdin=nsext.DEVNULL,
             **keywords,
         ).returncode
