@@ -85,8 +85,10 @@ def _run_plan(data: bytes) -> int:
         os.write(fd, data)
         limits = {"core": 0, "cpu": 2}
         args = ["timeout", "-s", "KILL", "1", HELPER, str(fd)]
+        new = "user pid mnt net ipc uts"
+        # An init, since timeout as PID 1 takes its child for an orphan (coreutils 9.10).
         return nsext.run(
-            args, new="user pid mnt net ipc uts", uid_map="self", pass_fds=[fd], rlimits=limits
+            args, new=new, init=True, uid_map="self", pass_fds=[fd], rlimits=limits
         ).returncode
     finally:
         os.close(fd)

@@ -107,9 +107,9 @@ def _for_pip() -> list[nsext.Bind]:
 
 
 class Interpreter:
-    """A Python of sid, where home, a directory of this machine's, is /srv."""
+    """A Python of sid, where home, a directory of this machine's, is /suite."""
 
-    seen = Path("/srv")
+    seen = Path("/suite")
 
     def __init__(self, version: str, home: Path) -> None:
         self.version = version
@@ -122,7 +122,7 @@ class Interpreter:
         temporary = self.home / "tmp"
         temporary.mkdir(exist_ok=True)
         temporary.chmod(0o1777)
-        own = {self.home: "/srv", temporary: "/tmp"}
+        own = {self.home: "/suite", temporary: "/tmp"}
         mounts = [
             nsext.Bind(source, target, readonly=False, nosuid=False, nodev=False)
             for source, target in {"/proc": "/proc", "/sys": "/sys", "/dev": "/dev", **own}.items()
@@ -139,7 +139,7 @@ class Interpreter:
             new="mnt",
             root=layer,
             mounts=[*mounts, *(_for_pip() if pip else ())],
-            env={**env, "PATH": f"/srv/venv/bin:{PATH}", "HOME": "/root", "LANG": "C.UTF-8"},
+            env={**env, "PATH": f"/suite/venv/bin:{PATH}", "HOME": "/root", "LANG": "C.UTF-8"},
             stdin=nsext.DEVNULL,
             **keywords,
         ).returncode
