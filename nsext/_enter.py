@@ -45,6 +45,9 @@ class Entered:
         self._thread = threading.get_native_id()
         back = os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
         try:
+            # To where it is already, which changes nothing: EPERM where there is no way back, when
+            # the caller's user namespace does not own it.
+            _native.setns(back, BY_KIND[kind])
             _native.setns(self._namespace.fileno(), BY_KIND[kind])
         except BaseException:
             os.close(back)

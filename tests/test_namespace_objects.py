@@ -410,6 +410,23 @@ def test_enter_as_an_ordinary_user():
     """)
 
 
+def test_enter_where_there_is_no_way_back():
+    """The caller's user namespace does not own where it is: so it stays there."""
+    script(
+        """
+        before = namespaces()
+        with nsext.Namespace.new("uts") as new:
+            try:
+                with new.enter():
+                    raise AssertionError
+            except PermissionError:
+                pass
+        assert namespaces("thread-self") == before
+        """,
+        new="user",
+    )
+
+
 def test_enter_and_leave_by_different_threads(root):
     with Namespace.new("uts") as new:
         entered = new.enter()
