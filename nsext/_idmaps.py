@@ -30,6 +30,7 @@ Lines: TypeAlias = "tuple[tuple[int, int, int], ...]"
 """(inside, outside, count), as in uid_map(5)."""
 
 _CAPABILITY = {"gid": 6, "uid": 7}  # CAP_SETGID, CAP_SETUID
+_PF_EXITING = 4
 _PART = {"gid": 3, "uid": 4}  # enum nsx_idmap_part
 
 
@@ -139,7 +140,7 @@ class IdMaps:
                 del self._running[0]
                 os.close(said)
         except SpawnError:
-            if _has_ended(pidfd):
+            if _is_dying(pid, pidfd):
                 return True  # that is what there is to say
             raise
         return True
@@ -208,9 +209,19 @@ def _put(pid: int, name: str, text: bytes) -> None:
         os.close(fd)
 
 
-def _has_ended(pidfd: int) -> bool:
+def _is_dying(pid: int, pidfd: int) -> bool:
+    """Is it a zombie, or about to be?  Its memory, and with it its owner in /proc, goes first.
+
+    One that was killed just now takes a moment: a failure may be so long in coming.
+    """
     import select
 
+    try:
+        stat = read(f"/proc/{pid}/stat")
+        if int(stat[stat.rindex(")") + 2 :].split()[6]) & _PF_EXITING:
+            return True
+    except OSError:
+        pass
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(20))

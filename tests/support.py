@@ -332,14 +332,14 @@ def _open_to_all(path):
 
 @cache
 def _world():
-    """A directory that everybody may read, with copies of the package and of this module."""
+    """A directory that everybody may read, with copies of the package and of what scripts import."""
     world = Path(tempfile.mkdtemp(prefix="nsext-tests-"))
     atexit.register(shutil.rmtree, world, ignore_errors=True)
     world.chmod(0o755)
     package = Path(nsext.__file__).parent
     shutil.copytree(package, world / "nsext", ignore=shutil.ignore_patterns("__pycache__"))
-    for module in (__file__, bodies.__file__, sanitized.__file__):
-        shutil.copy(module, world)
+    for module in ("support", "bodies", "sanitized", "faults"):
+        shutil.copy(Path(__file__).with_name(f"{module}.py"), world)
     (world / "python").mkdir()
     subprocess.run(["chmod", "-R", "a+rX", world], check=True)
     return world

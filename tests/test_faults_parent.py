@@ -13,6 +13,7 @@ from typing import Any
 
 import faults
 import pytest
+import support
 
 import nsext
 from nsext._compile import compile
@@ -128,6 +129,35 @@ def test_killed_at_the_gate(calls: int) -> None:
     assert (error.stage, error.errno) == ("idmap", errno.ECHILD)
     assert error.step == describe(compile(RANGED).steps[0])
     assert "SIGKILL" in error.strerror
+
+
+# In a user namespace whose ids the kernel's root is not among.
+KILLED_AT_THE_GATE = """
+import faults
+own = [(0, 0, 1)]
+box = nsext.Sandbox(new="user", uid_map=own, gid_map=own)
+killed = []
+
+def answer(call):
+    children = open(f"/proc/self/task/{injector.thread_id}/children").read().split()
+    if children and not killed and not call.in_child:
+        killed.append(int(children[0]))
+        pidfd = os.pidfd_open(killed[0])
+        os.kill(killed[0], 9)
+        assert faults.readable(pidfd, 10)
+        os.close(pidfd)
+
+with faults.Injector((*faults.module_text(), "openat")) as injector:
+    error = injector.run(lambda: box.spawn(["/bin/true"]).wait(), answer).error
+assert killed
+assert (error.stage, error.errno) == ("idmap", errno.ECHILD), error
+assert "SIGKILL" in error.strerror, error
+"""
+
+
+def test_killed_at_the_gate_of_an_ordinary_user() -> None:
+    """In /proc what was killed is root's: no map can be opened, and that is not the reason."""
+    support.as_user(f"print(script({KILLED_AT_THE_GATE!r}, new='user'))")
 
 
 # ---- RLIMIT_NOFILE ---------------------------------------------------------------------------

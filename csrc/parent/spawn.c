@@ -240,6 +240,45 @@ void nsx_parent_open_gate(struct nsx_spawn *spawn)
     sys_futex(&plan->record.gate, NSX_FUTEX_WAKE, 1, NULL);
 }
 
+/* PF_* of a process, also of one that is a zombie; 0: not to be had. */
+static unsigned int flags_of(pid_t pid)
+{
+    char path[32], text[512];
+    unsigned int flags = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    ssize_t size = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (size <= 0)
+        return 0;
+    text[size] = 0;
+    const char *after = strrchr(text, ')');
+    if (!after || sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
+        return 0;
+    return flags;
+}
+
+/* Within timeout ns?  Whatever signals come. */
+static int nsx_parent_has_ended(int pidfd, int64_t timeout, struct nsx_end *end)
+{
+    const int64_t deadline = nsx_now() + timeout;
+    int done;
+    do {
+        const int64_t left = deadline - nsx_now();
+        done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 0, end, NULL);
+    } while (done == -EINTR);
+    return done == 1;
+}
+
+/* Is it a zombie, or about to be?  Its memory is gone before it is one. */
+static int is_dying(const struct nsx_spawn *spawn)
+{
+    struct nsx_end end;
+    return (flags_of(spawn->pid) & PF_EXITING) || nsx_parent_has_ended(spawn->pidfd, 0, &end);
+}
+
 static enum nsx_state write_maps(struct nsx_spawn *spawn)
 {
     const struct nsx_blob *blob = blob_of(nsx_slot_plan(spawn->slot));
@@ -249,6 +288,10 @@ static enum nsx_state write_maps(struct nsx_spawn *spawn)
         return NSX_GATED;
     }
     int error = nsx_parent_write_maps(blob, spawn->pid, &failure.aux);
+    /* What has no memory belongs to root, in /proc: an ordinary user gets EACCES.  That it
+     * was killed is what there is to say. */
+    if (error && failure.aux != NSX_PART_PROC && is_dying(spawn))
+        return NSX_BUSY;
     if (error) {
         failure.error = -error;
         nsx_parent_abort(spawn, NULL);
@@ -340,26 +383,6 @@ enum nsx_state nsx_parent_start(struct nsx_spawn *spawn)
     return NSX_BUSY;
 }
 
-/* PF_* of a process, also of one that is a zombie; 0: not to be had. */
-static unsigned int flags_of(pid_t pid)
-{
-    char path[32], text[512];
-    unsigned int flags = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t size = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (size <= 0)
-        return 0;
-    text[size] = 0;
-    const char *after = strrchr(text, ')');
-    if (!after || sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) != 1)
-        return 0;
-    return flags;
-}
-
 /* An inline child has left in its last step: killed, or has the program taken over?
  * The kernel clears PF_FORKNOEXEC when it does.  We are woken before there is a
  * zombie to ask about, but after PF_EXITING is set.  /proc costs as much as a tenth
@@ -410,18 +433,6 @@ static enum nsx_state go_on_with_relay(struct nsx_spawn *spawn)
     __atomic_store_n(&plan->record.relay, 1, __ATOMIC_RELEASE);
     sys_futex(&plan->record.relay, NSX_FUTEX_WAKE, 1, NULL);
     return spawn->relay_has_gate ? write_maps(spawn) : NSX_BUSY;
-}
-
-/* Within timeout ns?  Whatever signals come. */
-static int nsx_parent_has_ended(int pidfd, int64_t timeout, struct nsx_end *end)
-{
-    const int64_t deadline = nsx_now() + timeout;
-    int done;
-    do {
-        const int64_t left = deadline - nsx_now();
-        done = nsx_parent_wait(pidfd, left > 0 ? left : 0, 0, end, NULL);
-    } while (done == -EINTR);
-    return done == 1;
 }
 
 /* The child has left our memory: what did it do? */
