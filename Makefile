@@ -104,7 +104,7 @@ format: $(VENV)/.lint ## rewrite Python and C in the style that lint asks for
 bench: build ## measure side by side with what else can spawn (BENCH_ARGS=...)
 	$(PY) benchmarks/bench.py $(BENCH_ARGS)
 
-soak: build $(VENV)/.test ## spawn for a long time and look for leaks (SOAK_ARGS=...)
+soak: build $(VENV)/.test ## an hour of spawns in eight threads: does anything grow? (SOAK_ARGS='--seconds 60')
 	$(PY) tests/soak.py $(SOAK_ARGS)
 
 # From the sdist, so that it is complete; not from build/, where old files may lie.

@@ -31,6 +31,7 @@ CORE = (
     "sandbox",
     "seccomp",
     "shared_fds",
+    "soak",
     "steps",
     "storms",
     "threads_env",

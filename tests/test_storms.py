@@ -1,4 +1,4 @@
-"""Many threads, signals, mallocs and forks beside spawns; and that nothing grows."""
+"""Many threads, signals, mallocs and forks beside spawns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from typing import Any
 
 import faults
 import pytest
-import soak
 
 import nsext
 
@@ -338,17 +337,7 @@ def test_spawn_after_fork() -> None:
     faults.in_subprocess(inner_spawn_after_fork, 20, timeout=60)
 
 
-# ---- flatness --------------------------------------------------------------------------------
-
-
-def inner_soak(spawns: int) -> None:
-    status = soak.main(["--spawns", str(spawns)])
-    assert status == 0
-
-
-def test_nothing_grows() -> None:
-    """The short form of `make soak`."""
-    print(faults.in_subprocess(inner_soak, 1500 if QUICK else 20_000, timeout=280))
+# ---- memory ----------------------------------------------------------------------------------
 
 
 def _median(count: int, **fields: Any) -> float:
@@ -379,15 +368,3 @@ def inner_speed() -> None:
 
 def test_cost_is_flat_over_memory() -> None:
     faults.in_subprocess(inner_speed, timeout=60)
-
-
-@pytest.mark.parametrize("spawns", [40])
-def test_flatness_is_seen_to_fail(spawns: int) -> None:
-    """soak reports what grows: here descriptors and threads that it is made to leak."""
-    text = faults.in_subprocess(inner_leaky_soak, spawns, timeout=60)
-    assert "fds" in text and "GROWS" in text
-
-
-def inner_leaky_soak(spawns: int) -> None:
-    kinds = {"leak": lambda: os.dup(0)}
-    assert soak.main(["--spawns", str(spawns)], kinds) == 1
