@@ -342,8 +342,8 @@ def test_bash_completion(tmp_path):
     assert completed("nsext completion b") == ["bash"]
 
 
-@pytest.mark.skipif(not shutil.which("fish"), reason="no fish here")
 def test_fish_completion(tmp_path):
+    needs(shutil.which("fish"), "no fish here")
     (tmp_path / "nsext.fish").write_text(shown("completion", "fish"))
     (tmp_path / "some-file").touch()
 
@@ -370,9 +370,9 @@ def test_fish_completion(tmp_path):
     assert set(offered("nsext completion ")) == {"bash", "zsh", "fish"}
 
 
-@pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh here")
 def test_zsh_completion(tmp_path):
     """In a terminal: its completion works nowhere else."""
+    needs(shutil.which("zsh"), "no zsh here")
     pexpect = pytest.importorskip("pexpect")
     (tmp_path / "nsext.zsh").write_text(shown("completion", "zsh"))
     (tmp_path / "show.zsh").write_text("""
