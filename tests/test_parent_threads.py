@@ -1,4 +1,5 @@
-"""The parent's side in C, from many threads at once: tests/parent_threads.c.
+"""The parent's side in C, from many threads at once: tests/parent_threads.c and
+parent_forks.c.
 
 NSEXT_THREAD_ROUNDS: of each thread; `make sanitize` has more of them.
 """
@@ -29,9 +30,9 @@ def build(tmp_path_factory):
     for source in sorted(CSRC.glob("child/*.c")):
         cc("-c", *CHILD, source, "-o", place / f"{source.stem}.o")
 
-    def build(*flags):
-        program = place / f"parent_threads{''.join(flags)}"
-        sources = [HERE / "parent_threads.c", CSRC / "plan.c", *sorted(CSRC.glob("parent/*.c"))]
+    def build(name, *flags):
+        program = place / f"{name}{''.join(flags)}"
+        sources = [HERE / f"{name}.c", CSRC / "plan.c", *sorted(CSRC.glob("parent/*.c"))]
         cc("-O1", *flags, *sources, *sorted(place.glob("*.o")), "-o", program)
         return str(program)
 
@@ -39,13 +40,22 @@ def build(tmp_path_factory):
 
 
 def test_threads(build):
-    done = subprocess.run([build(), "16", ROUNDS], capture_output=True, text=True, timeout=280)
+    done = subprocess.run(
+        [build("parent_threads"), "16", ROUNDS], capture_output=True, text=True, timeout=280
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_no_race(build):
     """By ThreadSanitizer, which wants its addresses as they are without randomisation."""
     needs(shutil.which("setarch"), "needs setarch")
-    command = ["setarch", "-R", build("-fsanitize=thread"), "8", ROUNDS]
+    command = ["setarch", "-R", build("parent_threads", "-fsanitize=thread"), "8", ROUNDS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr[:5000]
+
+
+def test_threads_of_a_fork(build):
+    done = subprocess.run(
+        [build("parent_forks"), "8", ROUNDS], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@
 #include "wait.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -159,6 +160,11 @@ static void after_fork(struct nsx_pool *pool)
     }
 }
 
+/* What the mark says: 0, as the kernel has left it in a fork, is for the first of that
+ * process's threads to act upon, and for the others to wait: they would find slots in the
+ * pool that are about to be let go. */
+enum { MARK_FORKED, MARK_OURS, MARK_BUSY };
+
 static uint32_t *mark_new(void)
 {
     const size_t page = page_size();
@@ -169,7 +175,7 @@ static uint32_t *mark_new(void)
         munmap(mark, page);
         return NULL;
     }
-    *mark = 1;
+    *mark = MARK_OURS;
     return mark;
 }
 
@@ -186,14 +192,35 @@ static uint32_t *mark_of(struct nsx_pool *pool)
     return mark;
 }
 
+static void after_fork_once(struct nsx_pool *pool, uint32_t *mark)
+{
+    uint32_t seen = __atomic_load_n(mark, __ATOMIC_ACQUIRE);
+    if (seen == MARK_OURS)
+        return;
+    if (seen == MARK_FORKED && __atomic_compare_exchange_n(mark, &seen, MARK_BUSY, 0,
+                                                           __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        after_fork(pool);
+        __atomic_add_fetch(&pool->process, 1, __ATOMIC_RELEASE);
+        __atomic_store_n(mark, MARK_OURS, __ATOMIC_RELEASE);
+        sys_futex(mark, NSX_FUTEX_WAKE, INT_MAX, NULL);
+        return;
+    }
+    while (__atomic_load_n(mark, __ATOMIC_ACQUIRE) == MARK_BUSY)
+        sys_futex(mark, NSX_FUTEX_WAIT, MARK_BUSY, NULL);
+}
+
 uint32_t nsx_pool_process(struct nsx_pool *pool)
 {
     uint32_t *mark = mark_of(pool);
-    const pid_t self = mark ? 0 : getpid();
-    const pid_t before = mark ? 0 : __atomic_exchange_n(&pool->pid, self, __ATOMIC_ACQ_REL);
-    if (mark ? !__atomic_exchange_n(mark, 1, __ATOMIC_ACQ_REL) : before && before != self) {
-        after_fork(pool);
-        __atomic_add_fetch(&pool->process, 1, __ATOMIC_RELEASE);
+    if (mark) {
+        after_fork_once(pool, mark);
+    } else {
+        const pid_t self = getpid();
+        const pid_t before = __atomic_exchange_n(&pool->pid, self, __ATOMIC_ACQ_REL);
+        if (before && before != self) {
+            after_fork(pool);
+            __atomic_add_fetch(&pool->process, 1, __ATOMIC_RELEASE);
+        }
     }
     return __atomic_load_n(&pool->process, __ATOMIC_ACQUIRE);
 }
