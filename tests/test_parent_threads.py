@@ -1,5 +1,5 @@
-"""The parent's side in C, from many threads at once: tests/parent_threads.c and
-parent_forks.c.
+"""The parent's side in C, from many threads at once: tests/parent_threads.c, parent_forks.c and
+environ_threads.c.
 
 NSEXT_THREAD_ROUNDS: of each thread; `make sanitize` has more of them.
 """
@@ -57,5 +57,12 @@ def test_no_race(build):
 def test_threads_of_a_fork(build):
     done = subprocess.run(
         [build("parent_forks"), "8", ROUNDS], capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_environment_that_changes(build):
+    done = subprocess.run(
+        [build("environ_threads"), "3000"], capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr

@@ -43,7 +43,10 @@ def test_trap_5_arguments_changed_meanwhile(start):
         del args[4:]
         args.extend(["a", "b", "c"])
 
-    with Busy(shorten, lambda: args.append(args.pop())):
+    def turn():
+        args[4:] = ["c", "b", "a"]
+
+    with Busy(shorten, turn):
         for _ in range(100):
             process = start(args)
             assert process.wait() in (0, 1)  # a list in between is a list, too

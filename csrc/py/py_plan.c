@@ -1,4 +1,5 @@
 #include "py_plan.h"
+#include "../parent/environ.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,20 @@ done:
     return error;
 }
 
+#ifdef Py_GIL_DISABLED
+/* os.putenv() of another thread frees what is read here, and no lock is held over it. */
+static int env_inherited(struct nsx_slot **slot)
+{
+    uint32_t array, count;
+    if (nsx_environ_append(slot, &array, &count) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    plan_of(slot)->envp = array;
+    plan_of(slot)->envc = count;
+    return 0;
+}
+#else
 static int env_inherited(struct nsx_slot **slot)
 {
     size_t count = 0;
@@ -97,6 +112,7 @@ static int env_inherited(struct nsx_slot **slot)
     plan_of(slot)->envc = (uint32_t)count;
     return 0;
 }
+#endif
 
 /* "name=value" of an item of the mapping; 0 with an exception set. */
 static uint32_t append_variable(struct nsx_slot **slot, PyObject *item)
