@@ -198,7 +198,9 @@ class Checkpoint(PidfdChild):
 
         Raises what exec raises (FileNotFoundError ...); the process is gone then, and reaped.
         """
-        if not self._paused:
+        with self._fd_lock:  # of two threads one does it
+            paused, self._paused = self._paused, False
+        if not paused:
             raise RuntimeError("the process is not paused")
         self._go_on(None)
 

@@ -412,8 +412,9 @@ class Popen(Checkpoint, subprocess.Popen):  # type: ignore[type-arg]
     @property
     def inner_pid(self) -> int:
         """The program's process id as it sees itself, in its own pid namespace."""
-        if self._handle is not None:
-            inner: int = _native.report(self._handle, False)[0]
+        handle = self._handle  # once: another thread may resume or wait just now
+        if handle is not None:
+            inner: int = _native.report(handle, False)[0]
             if inner:
                 self._inner_pid = inner
         if self._inner_pid:

@@ -26,7 +26,7 @@ Range: TypeAlias = "tuple[int, int, int]"
 IdMapValue: TypeAlias = "str | int | tuple[Range, ...]"
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_RLIMITS: dict[str, int] = {}
+_RLIMITS: dict[str, int] | None = None
 INFINITY = 2**64 - 1
 
 
@@ -83,13 +83,15 @@ def size(value: Any, what: str) -> int:
 
 def _rlimits() -> dict[str, int]:
     """{name in lower case: RLIMIT_* number}."""
-    if not _RLIMITS:
+    global _RLIMITS
+    if _RLIMITS is None:
         import resource
 
+        found = {"locks": 10}  # which the module lacks
         for name in dir(resource):
             if name.startswith("RLIMIT_"):
-                _RLIMITS[name.removeprefix("RLIMIT_").lower()] = getattr(resource, name)
-        _RLIMITS.setdefault("locks", 10)  # which the module lacks
+                found[name.removeprefix("RLIMIT_").lower()] = getattr(resource, name)
+        _RLIMITS = found  # whole: another thread may look now
     return _RLIMITS
 
 

@@ -17,6 +17,15 @@ struct native_state {
 
 struct native_state *native_state(PyObject *module);
 
+/* What the GIL does for short work on one object; nothing where there is one. */
+#ifdef Py_GIL_DISABLED
+#define NATIVE_BEGIN(object) Py_BEGIN_CRITICAL_SECTION(object)
+#define NATIVE_END() Py_END_CRITICAL_SECTION()
+#else
+#define NATIVE_BEGIN(object) {
+#define NATIVE_END() }
+#endif
+
 /* Sets OSError from -errno; returns NULL. */
 PyObject *native_raise(int error);
 

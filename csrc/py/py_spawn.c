@@ -273,13 +273,17 @@ static struct nsx_spawn *take_child(PyObject *capsule, struct nsx_spawn *spawn)
     struct nsx_spawn *kept = PyCapsule_GetPointer(capsule, CHILD);
     if (!kept)
         return NULL;
-    /* Without the GIL two threads may come for it: one has it. */
-    struct nsx_slot *slot = __atomic_exchange_n(&kept->slot, NULL, __ATOMIC_ACQ_REL);
+    /* Of two threads that come for it one has it; and who reads there has done. */
+    struct nsx_slot *slot;
+    NATIVE_BEGIN(capsule);
+    slot = kept->slot;
+    kept->slot = NULL;
+    *spawn = *kept;
+    NATIVE_END();
     if (!slot) {
         PyErr_SetString(PyExc_ValueError, "used up already");
         return NULL;
     }
-    *spawn = *kept;
     spawn->slot = slot;
     return spawn;
 }
@@ -330,15 +334,19 @@ int native_child_report(PyObject *capsule, struct nsx_report *report)
     struct nsx_spawn *kept = PyCapsule_GetPointer(capsule, CHILD);
     if (!kept)
         return -1;
+    NATIVE_BEGIN(capsule);
     if (kept->slot)
         nsx_parent_report(kept, report);
+    NATIVE_END();
     return 0;
 }
 
 void native_child_over(PyObject *capsule)
 {
     struct nsx_spawn *kept = PyCapsule_GetPointer(capsule, CHILD);
+    NATIVE_BEGIN(capsule);
     kept->over = 1;
+    NATIVE_END();
 }
 
 /* (inner_pid, wait status or None) */
