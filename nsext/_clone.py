@@ -21,8 +21,12 @@ _WHY_NOT_PYTHON = (
 )
 
 
+def _loaded(name: str) -> Any:
+    return sys.modules[name] if name in sys.modules else None  # see kept_plan()
+
+
 def _ctypes_address(entry: Any) -> int | None:
-    ctypes = sys.modules.get("ctypes")
+    ctypes: Any = _loaded("ctypes")
     if ctypes is None or not isinstance(entry, ctypes._CFuncPtr):
         return None
     kept = entry._objects or {}
@@ -32,7 +36,7 @@ def _ctypes_address(entry: Any) -> int | None:
 
 
 def _cffi_address(entry: Any) -> int | None:
-    backend = sys.modules.get("_cffi_backend")
+    backend: Any = _loaded("_cffi_backend")
     if backend is None or not isinstance(entry, backend._CDataBase):
         return None
     kind = backend.typeof(entry)
@@ -73,7 +77,7 @@ def _argument(value: Any) -> int:
         if not -(1 << 63) <= value < 1 << 64:
             raise ValueError(f"arg does not fit into a pointer: {value}")
         return value
-    backend = sys.modules.get("_cffi_backend")
+    backend: Any = _loaded("_cffi_backend")
     if backend is not None and isinstance(value, backend._CDataBase):
         return int(backend.FFI().cast("uintptr_t", value))
     raise TypeError(f"arg must be an int or a cffi pointer, not {type(value).__name__}")

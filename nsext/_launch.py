@@ -45,9 +45,11 @@ def resolve(sandbox: Spec | None, given: Mapping[str, Any]) -> Spec:
     types = [*map(type, values)]
     key = (*given, *values, *types)
     try:
-        spec = _MEMO.get(key)
+        spec = _MEMO[key] if key in _MEMO else None  # see kept_plan()
     except TypeError:  # what can be changed has no hash
         return _resolve(None, given)
+    except KeyError:  # another thread has cleared it
+        spec = None
     if spec is None:
         spec = _resolve(None, given)
         if _PLAIN.issuperset(types):
@@ -108,6 +110,16 @@ class Plan:
             )
 
 
+def kept_plan(spec: Spec, key: Any) -> Any:
+    """What is kept for a description, or None.
+
+    By subscript, here and wherever threads share a dictionary: in a free-threaded 3.13 get() takes
+    its lock, and what a thread was about to be handed when another one forked is locked for good
+    in the fork.  Nothing is ever removed from this one.
+    """
+    return spec._plans[key] if key in spec._plans else None
+
+
 def plan_of(
     spec: Spec,
     restore_signals: bool = True,
@@ -128,7 +140,7 @@ def plan_of(
     key: Any = restore_signals
     if not common:
         key = (restore_signals, body, paused, joined, init, exact, terminal)
-    plan: Plan | None = spec._plans.get(key)
+    plan: Plan | None = kept_plan(spec, key)
     if plan is None:
         named = has_names(spec)
         numbers = _by_number(spec) if named else spec
@@ -210,7 +222,7 @@ def launch(
     joins: tuple[tuple[int, int], ...] = ()
     if spec.join is None:
         known: Plan | None = (
-            None if paused or exact or terminal else spec._plans.get(restore_signals)
+            None if paused or exact or terminal else kept_plan(spec, restore_signals)
         )
         opened = None
         if known is None:
@@ -218,7 +230,7 @@ def launch(
             # Where a spawn needs anything prepared, its plan must not get here: spawn() takes a
             # bare one straight to C.
             bare = restore_signals and group is None and not has_mounts(spec)
-            if bare and not plan.gated and spec._plans.get(True) is plan:
+            if bare and not plan.gated and kept_plan(spec, True) is plan:
                 spec._plans[BARE] = plan
         else:
             plan = known

@@ -103,8 +103,9 @@ if not TYPE_CHECKING:
         # All code that runs here is cold after the last exec, and each keyword that is not given
         # is looked up: 10 us less.
         if not options and type(args) is list and args and isinstance(sandbox, Spec):
-            plan = sandbox._plans.get(BARE)
-            if plan is not None:
+            plans = sandbox._plans
+            if BARE in plans:  # see kept_plan()
+                plan = plans[BARE]
                 argv = args[:]
                 executable = argv[0]
                 audit("nsext.spawn", executable, argv, sandbox)

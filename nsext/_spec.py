@@ -91,8 +91,8 @@ class Spec(_Kept):
         object.__setattr__(self, "_plans", {})
         for name, normal in _NORMAL.items():
             value = getattr(self, name)
-            if value is None:  # the default rule
-                value = _NONE.get(name)
+            if value is None and name in _NONE:  # the default rule
+                value = _NONE[name]
             if value is not None or name == "new":
                 object.__setattr__(self, name, normal(value))
         _check_namespaces(self)
