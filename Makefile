@@ -31,7 +31,7 @@ NATIVE := $(C_FILES) csrc/steps.def csrc/exports.map setup.py
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-suite test-helper test-stdlib containertest vmtest lint format bench wheel wheels pytest-all release-check fuzz soak sanitize clean build
+.PHONY: help demo test test-suite test-helper test-stdlib containertest vmtest lint format bench wheel wheels pytest-all freethreaded musltest release-check fuzz soak sanitize clean build
 
 help: ## this list
 	@echo 'make [PYTHON=python3.X] TARGET'
@@ -132,6 +132,13 @@ wheels: build $(VENV)/.wheel ## every wheel, for both architectures and C librar
 # Those that are not here come from Debian's sid, for which it takes root, mmdebstrap and a mirror.
 pytest-all: build $(VENV)/.test ## the tests on every CPython to be had (PYTHONS='3.12'), with the wheels of `make wheels`
 	PYTHONS='$(PYTHONS)' $(PY) tools/pytest_all.py $(if $(JOBS),--jobs $(JOBS)) $(PYTEST_ARGS)
+
+# Compiled here, once, from the sources of Debian: it takes a mirror of trixie, and ten minutes.
+freethreaded: build $(VENV)/.test $(VENV)/.wheel ## the tests on a CPython without a GIL, with the wheel for it
+	$(PY) tools/pytest_built.py 3.13t $(PYTEST_ARGS)
+
+musltest: build $(VENV)/.test $(VENV)/.wheel ## the tests on a CPython whose C library is musl, with the wheel for that
+	$(PY) tools/pytest_built.py 3.13-musl $(PYTEST_ARGS)
 
 release-check: build $(VENV)/.test $(VENV)/.lint $(VENV)/.wheel ## all of this, and one table in docs/release.md
 	$(PY) tools/release_check.py $(RELEASE_ARGS)

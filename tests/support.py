@@ -253,7 +253,10 @@ def ask(code, *args, **keywords):
 
 def compiled(place, name, cdef, source, **keywords):
     """(ffi, lib) of a module that cffi's API mode makes, in a directory of the test's."""
-    import cffi
+    try:
+        import cffi
+    except ImportError:
+        needs(False, "needs cffi, which is not for every Python")
 
     builder = cffi.FFI()
     builder.cdef(cdef)

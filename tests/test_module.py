@@ -190,7 +190,14 @@ print(json.dumps(len(open_fds())))
 
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has a GIL")
 def test_free_threading_is_declared():
-    assert not sys._is_gil_enabled()
+    """The import of a module that does not say so turns the GIL on, and warns."""
+    code = "import sys, nsext; nsext.run(['true']); print(sys._is_gil_enabled())"
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=variables, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+    assert not sys._is_gil_enabled()  # nor has anything of these tests
 
 
 def test_stubs_and_marker_are_in_the_package():

@@ -54,19 +54,21 @@ def archive() -> str:
 class Apt:
     """apt-get for a release of Debian and a machine, with lists and a cache of its own."""
 
-    def __init__(self, release: str, machine: str) -> None:
+    def __init__(self, release: str, machine: str, sources: bool = False) -> None:
+        """sources: of packages' sources, for source(), in place of the packages themselves."""
         self.arch = ARCHES[machine]
         self.release = release
-        place = CACHE / "apt" / f"{release}-{self.arch}"
+        kind, index = ("deb-src", "Sources") if sources else ("deb", "Packages")
+        place = CACHE / "apt" / f"{release}-{'source' if sources else self.arch}"
         for name in ("lists/partial", "archives/partial", "parts"):
             (place / name).mkdir(parents=True, exist_ok=True)
         (place / "status").touch()
-        sources = place / "sources.list"
+        listed = place / "sources.list"
         self.options = [
             "-oAPT::Sandbox::User=root",  # who cannot read below /root
             f"-oAPT::Architecture={self.arch}",
             f"-oAPT::Architectures={self.arch}",
-            f"-oDir::Etc::sourcelist={sources}",
+            f"-oDir::Etc::sourcelist={listed}",
             f"-oDir::Etc::sourceparts={place / 'parts'}",
             f"-oDir::State::lists={place / 'lists'}",
             f"-oDir::State::status={place / 'status'}",
@@ -75,13 +77,13 @@ class Apt:
             "-oAcquire::Languages=none",
             "-oAcquire::Retries=3",
         ]
-        lists = list((place / "lists").glob("*_Packages*"))
+        lists = list((place / "lists").glob(f"*_{index}*"))
         if not lists or time.time() - (place / "lists").stat().st_mtime > DAY:
-            sources.write_text(f"deb {archive()} {release} main\n")
-            say(f"reading the list of {release} for {self.arch}")
+            listed.write_text(f"{kind} {archive()} {release} main\n")
+            say(f"reading the list of {release}, {index} for {self.arch}")
             command = ["apt-get", *self.options, "-qq", "update"]
             done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-            if done.returncode or not list((place / "lists").glob("*_Packages*")):
+            if done.returncode or not list((place / "lists").glob(f"*_{index}*")):
                 if not lists:
                     raise NotServed(f"no list of {release} for {self.arch}")
                 say("that failed; the one from before is used")
@@ -116,6 +118,31 @@ class Apt:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         return place
+
+    def source(self, package: str) -> Path:
+        """The archive of a package's source as its authors made it, fetched on first use."""
+        place = CACHE / "sources" / self.release / package
+        if not place.is_dir():
+            say(f"fetching the source of {package}, {self.release}")
+            scratch = CACHE / f"fetch-{os.getpid()}"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            try:
+                words = ["-qq", "--tar-only", "--download-only", "source", package]
+                subprocess.run(
+                    ["apt-get", *self.options, *words],
+                    check=True,
+                    cwd=scratch,
+                    stdout=subprocess.DEVNULL,
+                )
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(scratch, place)
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise NotServed(f"the source of {package}, {self.release}: {error}") from None
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        (file,) = (file for file in place.glob("*.orig.tar.*") if file.suffix != ".asc")
+        return file
 
     def with_dependencies(self, *packages: str) -> list[str]:
         """Names of packages, and of all that they depend on."""

