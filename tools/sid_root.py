@@ -23,7 +23,7 @@ ROOTS = Path(__file__).resolve().parent.parent / "build" / "sid"
 # .ci/run's, but for what makes containers and other Debians: the tests of those are skipped.
 PROGRAMS = (
     *("gcc", "libc6-dev", "make", "procps", "iproute2", "util-linux", "mount", "binutils"),
-    *("strace", "bubblewrap", "tmux", "vim-tiny", "uidmap", "libcap2-bin"),
+    *("strace", "bubblewrap", "tmux", "vim-tiny", "uidmap", "libcap2-bin", "fish", "zsh"),
 )
 LIBRARIES = ("ca-certificates", "libffi-dev", "libseccomp2")  # pip's, cffi's, pyseccomp's
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -86,6 +86,7 @@ def _made(version: str) -> Path:
     except nsext.SubprocessError:
         told = [line for line in log.read_text().splitlines() if line.startswith("E: ")][:1]
         raise NotServed(f"no root directory with {python}: {' '.join(told)}: see {log}") from None
+    (new / Interpreter.seen.name).mkdir()
     new.rename(place)
     return place
 
@@ -122,7 +123,7 @@ class Interpreter:
         temporary = self.home / "tmp"
         temporary.mkdir(exist_ok=True)
         temporary.chmod(0o1777)
-        own = {self.home: "/suite", temporary: "/tmp"}
+        own = {self.home: str(self.seen), temporary: "/tmp"}
         mounts = [
             nsext.Bind(source, target, readonly=False, nosuid=False, nodev=False)
             for source, target in {"/proc": "/proc", "/sys": "/sys", "/dev": "/dev", **own}.items()
@@ -139,7 +140,7 @@ class Interpreter:
             new="mnt",
             root=layer,
             mounts=[*mounts, *(_for_pip() if pip else ())],
-            env={**env, "PATH": f"/suite/venv/bin:{PATH}", "HOME": "/root", "LANG": "C.UTF-8"},
+            env={**env, "PATH": f"{self.seen}/venv/bin:{PATH}", "HOME": "/root", "LANG": "C.UTF-8"},
             stdin=nsext.DEVNULL,
             **keywords,
         ).returncode
