@@ -101,4 +101,34 @@ static inline __attribute__((always_inline)) long nsx_arch_clone3_inline(const v
     "    .cfi_endproc\n"                                                                           \
     "    .size nsx_arch_clone3, .-nsx_arch_clone3\n"
 
+/* As on x86_64. */
+#define NSX_ARCH_CLONE2_ASM                                                                        \
+    "    .text\n"                                                                                  \
+    "    .p2align 4\n"                                                                             \
+    "    .globl nsx_arch_clone2\n"                                                                 \
+    "    .hidden nsx_arch_clone2\n"                                                                \
+    "    .type nsx_arch_clone2, %function\n"                                                       \
+    "nsx_arch_clone2:\n"                                                                           \
+    "    .cfi_startproc\n"                                                                         \
+    "    hint #34\n" /* bti c */                                                                   \
+    "    mov x6, x4\n"                                                                             \
+    "    mov x4, x3\n"                                                                             \
+    "    mov x3, #0\n" /* no TLS */                                                                \
+    "    mov x8, #220\n"                                                                           \
+    "    svc #0\n"                                                                                 \
+    "    cbz x0, 1f\n"                                                                             \
+    "    ret\n"                                                                                    \
+    "    .cfi_endproc\n"                                                                           \
+    "1:  .cfi_startproc\n"                                                                         \
+    "    .cfi_undefined x30\n"                                                                     \
+    "    mov x29, #0\n"                                                                            \
+    "    mov x30, #0\n"                                                                            \
+    "    mov x0, x5\n"                                                                             \
+    "    blr x6\n"                                                                                 \
+    "    mov x8, #94\n" /* exit_group */                                                           \
+    "    svc #0\n"                                                                                 \
+    "    brk #1\n"                                                                                 \
+    "    .cfi_endproc\n"                                                                           \
+    "    .size nsx_arch_clone2, .-nsx_arch_clone2\n"
+
 #endif

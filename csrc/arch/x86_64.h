@@ -101,4 +101,35 @@ static inline __attribute__((always_inline)) long nsx_arch_clone3_inline(const v
     "    .cfi_endproc\n"                                                                           \
     "    .size nsx_arch_clone3, .-nsx_arch_clone3\n"
 
+/* long nsx_arch_clone2(flags, top, pidfd, child_tid, fn, arg): the same by clone(2).  The C
+ * library's own is no use: musl's refuses CLONE_CHILD_CLEARTID. */
+#define NSX_ARCH_CLONE2_ASM                                                                        \
+    "    .text\n"                                                                                  \
+    "    .p2align 4\n"                                                                             \
+    "    .globl nsx_arch_clone2\n"                                                                 \
+    "    .hidden nsx_arch_clone2\n"                                                                \
+    "    .type nsx_arch_clone2, @function\n"                                                       \
+    "nsx_arch_clone2:\n"                                                                           \
+    "    .cfi_startproc\n"                                                                         \
+    "    endbr64\n"                                                                                \
+    "    movq %rcx, %r10\n"                                                                        \
+    "    movl $56, %eax\n"                                                                         \
+    "    syscall\n"                                                                                \
+    "    testq %rax, %rax\n"                                                                       \
+    "    jz 1f\n"                                                                                  \
+    "    ret\n"                                                                                    \
+    "    .cfi_endproc\n"                                                                           \
+    "1:  .cfi_startproc\n"                                                                         \
+    "    .cfi_undefined rip\n"                                                                     \
+    "    xorl %ebp, %ebp\n"                                                                        \
+    "    andq $-16, %rsp\n"                                                                        \
+    "    movq %r9, %rdi\n"                                                                         \
+    "    call *%r8\n"                                                                              \
+    "    movl %eax, %edi\n"                                                                        \
+    "    movl $231, %eax\n" /* exit_group */                                                       \
+    "    syscall\n"                                                                                \
+    "    hlt\n"                                                                                    \
+    "    .cfi_endproc\n"                                                                           \
+    "    .size nsx_arch_clone2, .-nsx_arch_clone2\n"
+
 #endif
