@@ -16,6 +16,7 @@ import signal
 import stat
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import textwrap
 import types
@@ -34,6 +35,7 @@ bodies.install()
 KINDS = ("mnt", "uts", "ipc", "user", "pid", "net", "cgroup", "time")
 UID, GID = 12345, 23456  # an ordinary user, known to nobody
 DEADLINE = 60
+MUSL = "musl" in str(sysconfig.get_config_var("SOABI"))
 
 # ---- skipping
 

@@ -31,7 +31,9 @@ void *address_of(int (*entry)(void *)) { return (void *)entry; }
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
-    return compiled(tmp_path_factory.mktemp("cffi"), "_nsext_entries", CDEF, SOURCE)
+    made = compiled(tmp_path_factory.mktemp("cffi"), "_nsext_entries", CDEF, SOURCE)
+    made[0].callback("int(void *)", abs)  # from the first one on libffi may keep a file open
+    return made
 
 
 @pytest.fixture

@@ -52,6 +52,10 @@ HEADERS = """
 #include <elf.h>
 #include <errno.h>
 #include <poll.h>
+#ifndef __GLIBC__
+#include <linux/mount.h>
+#define dirent64 dirent
+#endif
 """
 
 # What csrc/ calls NSX_NAME is NAME in the headers, but for these.

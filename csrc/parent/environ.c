@@ -9,7 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define TRIES 1000
+#define TRIES 10000
 #define BATCH ((size_t)32)
 #define PIECE ((size_t)256)
 #define MOST ((size_t)1 << 22) /* bytes; the stack of a program takes less */
