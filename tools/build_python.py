@@ -92,6 +92,7 @@ def against_musl(prefix: Path, work: Path) -> None:
     run(log, "make", "-s", "install", cwd=tree)
     tree = unpacked("libffi", work / "libffi", "bookworm")  # later ones lack their configure
     words = ["--disable-shared", "--disable-docs", "--disable-multi-os-directory"]
+    words += ["--disable-exec-static-tramp"]  # which keeps a descriptor
     run(log, "./configure", f"--prefix={own}", *words, cwd=tree, env=variables)
     run(log, "make", "-s", "install", cwd=tree)
 
