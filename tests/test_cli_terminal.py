@@ -181,6 +181,20 @@ def test_ctrl_z_and_fg(shell, options):
     assert shell.settings() == before
 
 
+@pytest.mark.parametrize("kind", ["pid", "user"])
+def test_a_second_ctrl_z_does_not_pass_by_nsext(shell, kind):
+    """A PID 1 does not stop by it: nsext has to see it, however early it comes after fg."""
+    shell.sendline(f"{NSEXT} run {KINDS[kind]} sleep 1000")
+    pid = shell.find("sleep")
+    shell.sendcontrol("z")
+    shell.expect_exact("Stopped")
+    nsext = int(status(pid)["PPid"])
+    assert state_of(nsext) == "T"
+    assert int(status(nsext)["SigBlk"], 16) >> (signal.SIGTSTP - 1) & 1
+    shell.expect_exact(OUTER)
+    shell.do("kill -9 %1")
+
+
 @kinds
 def test_background_and_kill(shell, options):
     """bg, and what the shell's kill sends to the group."""

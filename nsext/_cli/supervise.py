@@ -136,7 +136,9 @@ class Supervisor:
             return
         if number in signals.STOPPING:
             self.process.send_signal(signals.SIGSTOP)
-            self.stop(number)
+            # Not by number, which would be let through for that: one that comes before it is
+            # blocked again would stop nsext alone.
+            self.stop(signals.SIGSTOP)
         else:
             self.ended_by = number
             self.process.kill()
