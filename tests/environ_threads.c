@@ -20,24 +20,31 @@
         }                                                                                          \
     } while (0)
 
+#define VARIABLES 40
+
 static int stop;
 static long changes;
 
 static void *change(void *unused)
 {
-    char name[32], value[1000];
-    const struct timespec pause = {.tv_nsec = 100000};
+    char name[32], value[300];
     (void)unused;
     for (unsigned int n = 0; !__atomic_load_n(&stop, __ATOMIC_RELAXED); n++) {
-        snprintf(name, sizeof name, "CHANGING_%u", n % 200);
-        memset(value, 'v', n % 999);
-        value[n % 999] = 0;
+        snprintf(name, sizeof name, "CHANGING_%u", n % VARIABLES);
+        memset(value, 'v', n % 299);
+        value[n % 299] = 0;
         setenv(name, value, 1);
-        snprintf(name, sizeof name, "CHANGING_%u", (n + 100) % 200);
+        snprintf(name, sizeof name, "CHANGING_%u", (n + VARIABLES / 2) % VARIABLES);
+        unsetenv(name);
+        /* One of these there always is. */
+        snprintf(name, sizeof name, "STAYING_%u", n + 1);
+        setenv(name, "", 1);
+        snprintf(name, sizeof name, "STAYING_%u", n);
         unsetenv(name);
         __atomic_add_fetch(&changes, 1, __ATOMIC_RELAXED);
-        if (n % 20 == 0) /* Python is slower */
-            nanosleep(&pause, NULL);
+        /* There has to be a moment in which it is at rest. */
+        if (n % 50 == 0)
+            nanosleep(&(struct timespec){.tv_nsec = 1}, NULL);
     }
     return NULL;
 }
@@ -46,7 +53,7 @@ static void *change(void *unused)
 static uint32_t copy(struct nsx_pool *pool, const char *first, const char *last)
 {
     uint32_t array, count;
-    int found = 0;
+    int found = 0, staying = 0;
     struct nsx_slot *slot = nsx_slot_get(pool, NSX_SLOT_INLINE);
     MUST(slot);
     MUST(nsx_environ_append(&slot, &array, &count) == 0);
@@ -56,8 +63,10 @@ static uint32_t copy(struct nsx_pool *pool, const char *first, const char *last)
         const char *text = plan + item[i];
         MUST(strchr(text, '='));
         found += strcmp(text, first) == 0 || strcmp(text, last) == 0;
+        staying += strncmp(text, "STAYING_", 8) == 0;
     }
     MUST(item[count] == 0 && found == (first ? 2 : 0));
+    MUST(!first || staying == 1 || staying == 2);
     nsx_slot_put(pool, slot);
     return count;
 }
@@ -72,8 +81,16 @@ int main(int argc, char **argv)
     memset(last + 5, 'z', sizeof last - 6);
     MUST(clearenv() == 0);
     MUST(copy(&pool, NULL, NULL) == 0);
-    MUST(putenv(first) == 0 && putenv(last) == 0);
-    MUST(copy(&pool, first, last) == 2);
+    /* Before them, so that they move where one of these goes. */
+    for (unsigned int n = 0; n < VARIABLES; n++) {
+        char name[32];
+        snprintf(name, sizeof name, "CHANGING_%u", n);
+        MUST(setenv(name, "", 1) == 0);
+        if (n == VARIABLES / 2)
+            MUST(putenv(first) == 0);
+    }
+    MUST(putenv(last) == 0 && setenv("STAYING_0", "", 1) == 0);
+    MUST(copy(&pool, first, last) == VARIABLES + 3);
     MUST(pthread_create(&thread, NULL, change, NULL) == 0);
     for (long i = 0; i < rounds || __atomic_load_n(&changes, __ATOMIC_RELAXED) < 1000; i++)
         copy(&pool, first, last);

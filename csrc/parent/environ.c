@@ -1,15 +1,17 @@
 #define _GNU_SOURCE
 #include "environ.h"
 #include "../sys.h"
+#include "wait.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define TRIES 10000
+#define PATIENCE 1000000000 /* ns; then it is EAGAIN */
 #define BATCH ((size_t)32)
 #define PIECE ((size_t)256)
 #define MOST ((size_t)1 << 22) /* bytes; the stack of a program takes less */
@@ -187,9 +189,10 @@ static int append(struct nsx_slot **slot, const struct copy *copy, uint32_t *arr
 int nsx_environ_append(struct nsx_slot **slot, uint32_t *array, uint32_t *count)
 {
     struct copy copy = {0}, again = {0};
-    int error = -EAGAIN;
-    for (int tries = 0; error == -EAGAIN && tries < TRIES; tries++)
-        error = read_all(&copy, &again);
+    const int64_t deadline = nsx_now() + PATIENCE;
+    int error;
+    while ((error = read_all(&copy, &again)) == -EAGAIN && nsx_now() < deadline)
+        sched_yield(); /* to who changes it, perhaps */
     if (error == -EPERM || error == -ENOSYS)
         error = read_directly(&copy);
     if (error)
