@@ -1,4 +1,4 @@
-"""make release-check: all that proves a release, one after the other, and one table of it.
+"""make release-check: all that proves a release, in two lanes, and one table of it.
 
 The table goes to standard output and between the marks in docs/release.md: what ran, where, how
 many tests and skips, how long, and whether it passed.  What has failed runs once more, as in
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,31 +57,41 @@ def soak_table(log: str) -> str:
     return f"```\n{found[0].rstrip()}\n```" if found else ""
 
 
+# Its row of the table, what it tells in detail, and whether it has passed.
+Outcome = tuple[tuple[str, ...], str, bool]
+
 LAST_FAILED = ("PYTEST_ARGS=--last-failed",)
 
 
 class Check(NamedTuple):
-    """A target of make: what it is, its variables, more of them for a second try, its detail."""
+    """A target of make: what it is, its variables, more of them for a second try, its detail.
+
+    Lanes 1 and 2 are used side by side, since most of it waits more than it computes; what is in
+    none comes after them, alone.
+    """
 
     name: str
+    lane: int
     what: str
     variables: tuple[str, ...] = ()
-    again: tuple[str, ...] = ()
+    again: tuple[str, ...] | None = ()  # None: it has a second try of its own
     detail: Callable[[str], str] | None = None
 
 
 CHECKS = (
-    Check("lint", "style, types, warnings, the analyzers of gcc and clang"),
-    Check("test-suite", "this Python, none skipped", again=LAST_FAILED),
-    Check("test-helper", "the core once more, all in the helper body", again=LAST_FAILED),
-    Check("test-stdlib", "CPython's own tests of subprocess and asyncio"),
-    Check("wheels", "all wheels, twice, the same bytes"),
-    Check("pytest-all", "every CPython to be had, with the wheels", detail=tables),
-    Check("containertest", "the wheel in podman's containers"),
-    Check("vmtest", "Debian's kernels in qemu", detail=kernels),
-    Check("sanitize", "AddressSanitizer, UBSan, TSan, valgrind"),
-    Check("fuzz", "hostile plans, any keywords", ("FUZZ_SECONDS=120",)),
-    Check("soak", "mixed spawns for five minutes", ("SOAK_ARGS=--seconds 300",), detail=soak_table),
+    Check("lint", 2, "style, types, warnings, the analyzers of gcc and clang"),
+    Check("test-suite", 1, "this Python, none skipped", again=LAST_FAILED),
+    Check("test-helper", 1, "the core once more, all in the helper body", again=LAST_FAILED),
+    Check("test-stdlib", 1, "CPython's own tests of subprocess and asyncio"),
+    Check("wheels", 2, "all wheels, twice, the same bytes"),
+    Check("containertest", 2, "the wheel in podman's containers"),
+    Check("pytest-all", 2, "every CPython to be had, with the wheels", again=None, detail=tables),
+    Check("vmtest", 0, "Debian's kernels in qemu", detail=kernels),
+    Check("sanitize", 1, "AddressSanitizer, UBSan, TSan, valgrind"),
+    Check("fuzz", 1, "hostile plans, any keywords", ("FUZZ_SECONDS=120",)),
+    Check(
+        "soak", 0, "mixed spawns for five minutes", ("SOAK_ARGS=--seconds 300",), detail=soak_table
+    ),
 )
 
 
@@ -100,14 +111,14 @@ def make(check: Check, more: tuple[str, ...] = ()) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def perform(check: Check) -> tuple[tuple[str, ...], str, bool]:
-    """Its row of the table, what it tells in detail, and whether it has passed."""
+def perform(check: Check) -> Outcome:
+    """Run it, and once more where it fails."""
     start = time.monotonic()
     status, log = make(check)
     outcome = "passed"
     (LOGS / f"{check.name}.log").write_text(log)
     shown = log
-    if status:
+    if status and check.again is not None:
         some = ", ".join(re.findall(r"^FAILED (\S+)", log, re.MULTILINE)[:5])
         outcome = f"passed at the second try ({some or f'exit status {status}'})"
         status, again = make(check, check.again)
@@ -122,6 +133,13 @@ def perform(check: Check) -> tuple[tuple[str, ...], str, bool]:
     return row, f"`make {check.name}`:\n\n{detail}\n" if detail else "", status == 0
 
 
+def follow(lane: list[Check], outcomes: dict[str, Outcome]) -> None:
+    """One after the other; what came of each is told at once."""
+    for check in lane:
+        outcomes[check.name] = perform(check)
+        print("  ".join(outcomes[check.name][0]), flush=True)
+
+
 def write(text: str) -> None:
     """Put it between the marks of the page."""
     first, _, rest = PAGE.read_text().partition(BEGIN)
@@ -133,22 +151,26 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names, with commas between")
     only = set(filter(None, parser.parse_args().only.split(",")))
     LOGS.mkdir(parents=True, exist_ok=True)
-    rows, details, passed = [], [], True
-    for check in CHECKS:
-        if only and check.name not in only:
-            continue
-        row, detail, good = perform(check)
-        rows.append(row)
-        details.append(detail)
-        passed = passed and good
-        print("  ".join(row), flush=True)
+    checks = [check for check in CHECKS if not only or check.name in only]
+    outcomes: dict[str, Outcome] = {}
+    with ThreadPoolExecutor(2) as pool:
+        lanes = [[check for check in checks if check.lane == lane] for lane in (1, 2)]
+        list(pool.map(lambda lane: follow(lane, outcomes), lanes))
+    follow([check for check in checks if check.lane == 0], outcomes)
+    ordered = [outcomes[check.name] for check in checks]
+    rows = [row for row, _, _ in ordered]
+    details = [detail for _, detail, _ in ordered]
+    passed = all(good for _, _, good in ordered)
     head = ["| what | | tests | minutes | outcome |", "|---|---|---|---:|---|"]
     table = "\n".join(head + [f"| {' | '.join(row)} |" for row in rows])
     machine = (
         f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} processors, "
         f"CPython {platform.python_version()}"
     )
-    text = f"On {time.strftime('%Y-%m-%d')}, {machine}.\n\n{table}\n\n"
+    commit = ["git", "describe", "--always", "--dirty"]
+    commit_is = subprocess.run(commit, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    day = time.strftime("%Y-%m-%d")
+    text = f"On {day}, of {commit_is.stdout.strip()}, {machine}.\n\n{table}\n\n"
     text += "\n".join(filter(None, details))
     if not only:
         write(text)
