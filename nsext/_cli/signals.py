@@ -21,7 +21,7 @@ else:
 SIGCHLD, SIGCONT, SIGWINCH = _signal.SIGCHLD, _signal.SIGCONT, _signal.SIGWINCH
 SIGKILL, SIGSTOP, SIGTERM = _signal.SIGKILL, _signal.SIGSTOP, _signal.SIGTERM
 
-# What a fault raises is nsext's own; 32 and 33 are the C library's.
+# What a fault raises is nsext's own.  The C library's are not valid ones: 2 of glibc, 3 of musl.
 _OWN = {
     _signal.SIGKILL,
     _signal.SIGSTOP,
@@ -31,10 +31,8 @@ _OWN = {
     _signal.SIGILL,
     _signal.SIGTRAP,
     _signal.SIGSYS,
-    32,
-    33,
 }
-WATCHED = frozenset(range(1, 65)) - _OWN
+WATCHED = frozenset(map(int, _signal.valid_signals())) - _OWN
 
 STOPPING = frozenset((_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU))
 HARMLESS = frozenset((SIGCHLD, SIGCONT, SIGWINCH, _signal.SIGURG))
