@@ -313,9 +313,19 @@ def test_each_call_of_a_copy_fails_and_is_killed() -> None:
             sweep.case(f"{name} killed", At(index, faults.KILL), check)
 
 
+# Not raise(3): musl's goes by the id of the thread that has cloned.
+DIE = """
+#include <signal.h>
+#include <unistd.h>
+
+int die(void *signal) { return kill(getpid(), (int)(long)signal); }
+"""
+
+
 def test_an_entry_that_dies_at_once_has_started() -> None:
     """The wake-up fails, so that the entry is dead when the parent looks."""
-    with Sweep(lambda: nsext.clone(getattr(LIBC, "raise"), int(signal.SIGKILL)).wait()) as sweep:
+    die = faults.compile_library(DIE).die
+    with Sweep(lambda: nsext.clone(die, int(signal.SIGKILL)).wait()) as sweep:
         for number in range(3):
             sweep.case(
                 f"{number}",
