@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from helping import wait_for
-from support import needs
+from support import MUSL, needs
 
 import nsext
 
@@ -80,6 +80,9 @@ class Podman:
         if not sys.base_prefix.startswith("/usr"):
             self.python = "/python/" + os.path.relpath(self.python, sys.base_prefix)
             self.volumes += ["-v", f"{sys.base_prefix}:/python:ro"]
+            if MUSL:  # by this name its loader is found
+                (self.base / sys.base_prefix.lstrip("/")).mkdir(parents=True)
+                self.volumes += ["-v", f"{sys.base_prefix}:{sys.base_prefix}:ro"]
 
     def run(self, options, code, *, first=True, deadline=100):
         """What Python code prints, in a container with these options of `podman run`.
