@@ -34,7 +34,7 @@ class FreeThreaded(Here):
 class Musl(Here):
     """Its pip has no TLS: the one of this Python fetches what it is to install."""
 
-    without = ("trio",)  # which imports ssl
+    without = ("anyio", "trio")  # which import ssl
 
     def run(self, command: list[str], *, pip: bool = False, **keywords: object) -> int:
         if pip:
@@ -65,7 +65,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in KINDS:
         sys.exit(f"usage: {sys.argv[0]} {' | '.join(KINDS)} [argument of pytest ...]")
     version, arguments = sys.argv[1], sys.argv[2:]
-    os.environ.pop("NSEXT_MUST_WORK", None)  # cffi, libseccomp or trio are not to be had for it
+    os.environ.pop("NSEXT_MUST_WORK", None)  # cffi, libseccomp, anyio are not to be had for all
     BUILD.mkdir(parents=True, exist_ok=True)
     try:
         python = build_python.interpreter(version)
