@@ -417,7 +417,7 @@ def _anyio(backend: str, main: Callable[[], Awaitable[None]]) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @bodies
 def test_open_process(fields: dict[str, Any], backend: str) -> None:
-    import anyio
+    anyio: Any = pytest.importorskip("anyio")
 
     async def main() -> None:
         async with await nsext.open_process(["cat"], **fields) as process:
@@ -440,7 +440,7 @@ def test_open_process(fields: dict[str, Any], backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_much_through_the_pipes(backend: str) -> None:
-    import anyio
+    anyio: Any = pytest.importorskip("anyio")
 
     async def main() -> None:
         async with await nsext.open_process(["cat"]) as process:
@@ -462,7 +462,7 @@ def test_much_through_the_pipes(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cancelled_waits(backend: str) -> None:
     """A cancelled aclose() kills and reaps."""
-    import anyio
+    anyio: Any = pytest.importorskip("anyio")
 
     async def main() -> None:
         process = await nsext.open_process(["sleep", "1000"], kill_on_parent_exit=True)
@@ -480,7 +480,7 @@ def test_cancelled_waits(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_wait_async(backend: str) -> None:
-    import anyio
+    anyio: Any = pytest.importorskip("anyio")
 
     async def main() -> None:
         with nsext.Popen(["sh", "-c", "read x; exit 6"], stdin=nsext.PIPE) as process:
