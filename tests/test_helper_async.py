@@ -348,7 +348,7 @@ async def main():
     print(stall.worst)
 """,
     )
-    assert float(told) < 0.1  # and for a moment at a time: the benchmark has the numbers
+    assert float(told) < 1  # a moment at a time: the benchmark has the numbers
 
 
 @pytest.mark.parametrize("where", ["set_robust_list", "execve"])
