@@ -83,7 +83,10 @@ class Sandbox(Spec):
     __slots__ = ()
 
     def explain(self, args: Args = ("PROGRAM",)) -> str:
-        """Return the body and the ordered steps of a spawn, in words.  Nothing is spawned."""
+        """Return the body and the ordered steps of a spawn, in words.  Nothing is spawned.
+
+        Raises ValueError for what no spawn takes: dumpable=.
+        """
         return explain(self, argument_list(args))
 
     def to_dict(self) -> dict[str, Any]:
