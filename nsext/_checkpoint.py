@@ -17,6 +17,7 @@ from ._errors import SpawnError
 from ._foreground import set_foreground
 from ._launch import fail, how_it_ended
 from ._namespace import Namespace, Namespaces, namespaces
+from ._pids import is_dying
 from ._process import PidfdChild
 from ._root import Root
 
@@ -158,6 +159,10 @@ class Checkpoint(PidfdChild):
                 path=error.filename,
             ) from None
 
+    def _has_been_killed(self, error: OSError) -> bool:
+        """Is that the error's cause?  What goes first of who ends, /proc lacks or refuses."""
+        return error.errno == errno.ESRCH or is_dying(self.pid, self._pidfd)
+
     def _at_checkpoint(self) -> None:
         """The child is set up, and waits: hold what shall be held."""
         self._paused = True
@@ -175,7 +180,7 @@ class Checkpoint(PidfdChild):
                 self._go_on(self._patience)
                 self._child_created = self._pidfd >= 0
         except BaseException as error:
-            ended = self._paused and getattr(error, "errno", 0) == errno.ESRCH
+            ended = self._paused and isinstance(error, OSError) and self._has_been_killed(error)
             if self._paused:
                 self.kill()
                 self._wait(None)

@@ -15,6 +15,7 @@ from ._describe import describe_failure
 from ._errors import SpawnError
 from ._fds import DEVNULL
 from ._hints import step_hint
+from ._pids import is_dying
 from ._proc import read
 from ._values import MAX_ID, MAX_MAP_LINES
 
@@ -30,7 +31,6 @@ Lines: TypeAlias = "tuple[tuple[int, int, int], ...]"
 """(inside, outside, count), as in uid_map(5)."""
 
 _CAPABILITY = {"gid": 6, "uid": 7}  # CAP_SETGID, CAP_SETUID
-_PF_EXITING = 4
 _PART = {"gid": 3, "uid": 4}  # enum nsx_idmap_part
 
 
@@ -140,7 +140,7 @@ class IdMaps:
                 del self._running[0]
                 os.close(said)
         except SpawnError:
-            if _is_dying(pid, pidfd):
+            if is_dying(pid, pidfd):
                 return True  # that is what there is to say
             raise
         return True
@@ -207,21 +207,3 @@ def _put(pid: int, name: str, text: bytes) -> None:
         os.write(fd, text)
     finally:
         os.close(fd)
-
-
-def _is_dying(pid: int, pidfd: int) -> bool:
-    """Is it a zombie, or about to be?  Its memory, and with it its owner in /proc, goes first.
-
-    One that was killed just now takes a moment: a failure may be so long in coming.
-    """
-    import select
-
-    try:
-        stat = read(f"/proc/{pid}/stat")
-        if int(stat[stat.rindex(")") + 2 :].split()[6]) & _PF_EXITING:
-            return True
-    except OSError:
-        pass
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(20))

@@ -1,10 +1,13 @@
 """Popen.root: the child's root for its parent, from before the program starts until it is closed."""
 
+import errno
 import fcntl
 import gc
 import os
+import signal
 
 import pytest
+from helping import state_of, wait_for
 from support import as_user, open_fds, script, without_kept
 
 import nsext
@@ -282,6 +285,27 @@ for fields in ({}, {"paused": True}, {"init": True}):
             except OSError as error:
                 assert error.errno == errno.EBADF
 """
+
+
+@pytest.mark.parametrize("dead", ["Z", "killed"])
+@pytest.mark.parametrize("hold", ["", "mnt"])
+def test_killed_while_it_is_opened(monkeypatch, hold, dead):
+    """That is what there is to say, and not what /proc lacks."""
+    from nsext import _checkpoint
+
+    real, before = _checkpoint.Root._of, without_kept(open_fds())
+
+    def killed(pid, namespace):
+        os.kill(pid, signal.SIGKILL)
+        if dead == "Z":
+            wait_for(lambda: state_of(pid) == "Z")
+        return real(pid, namespace)
+
+    monkeypatch.setattr(_checkpoint.Root, "_of", killed)
+    with pytest.raises(nsext.SpawnError, match="SIGKILL") as caught:
+        nsext.Popen(["true"], new="mnt", root=Tmpfs(), mounts=USR, hold=hold)
+    assert caught.value.errno == errno.ECHILD
+    assert without_kept(open_fds()) == before
 
 
 def test_standard_descriptors_are_not_taken():
