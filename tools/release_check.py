@@ -2,12 +2,14 @@
 
 The table goes to standard output and between the marks in docs/release.md: what ran, where, how
 many tests and skips, how long, and whether it passed.  What has failed runs once more, as in
-continuous integration: machines are shared.  `--only wheels,fuzz` runs some, and writes no page.
+continuous integration: machines are shared.  `--only wheels,fuzz` runs some once more, after a mend;
+each row names the commit that it is of.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -24,6 +26,7 @@ import nsext
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "release.md"
 LOGS = ROOT / "build" / "release"
+OUTCOMES = LOGS / "outcomes.json"
 BEGIN, END = "<!-- release:begin -->\n", "<!-- release:end -->"
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|error)s?\b")
 
@@ -47,7 +50,7 @@ def tables(log: str) -> str:
 
 def kernels(log: str) -> str:
     """A row for each guest: tools/vm.py ends with lines "6.12  6.12.57-...: exit status 0, ..."."""
-    rows = re.findall(r"^(\S+) +(\S+): (exit status .*|differs .*)$", log, re.MULTILINE)
+    rows = re.findall(r"^(?!vm:)(\S+) +(\S+): (exit status .*|differs .*)$", log, re.MULTILINE)
     rows += [(name, "", "left out") for name in re.findall(r"^(\S+) +left out$", log, re.MULTILINE)]
     head = ["| kernel | release | |", "|---|---|---|"]
     return "\n".join(head + [f"| {' | '.join(row)} |" for row in rows])
@@ -58,9 +61,6 @@ def soak_table(log: str) -> str:
     found = re.search(r"^\d+ kinds in .*\Z", log, re.MULTILINE | re.DOTALL)
     return f"```\n{found[0].rstrip()}\n```" if found else ""
 
-
-# Its row of the table, what it tells in detail, and whether it has passed.
-Outcome = tuple[tuple[str, ...], str, bool]
 
 LAST_FAILED = ("PYTEST_ARGS=--last-failed",)
 
@@ -78,6 +78,14 @@ class Check(NamedTuple):
     variables: tuple[str, ...] = ()
     again: tuple[str, ...] | None = ()  # None: it has a second try of its own
     detail: Callable[[str], str] | None = None
+
+
+class Outcome(NamedTuple):
+    """What came of it: its row of the table, what it tells in detail, whether it has passed."""
+
+    row: list[str]
+    detail: str
+    passed: bool
 
 
 CHECKS = (
@@ -119,6 +127,8 @@ def make(check: Check, more: tuple[str, ...] = ()) -> tuple[int, str]:
 
 def perform(check: Check) -> Outcome:
     """Run it, and once more where it fails."""
+    words = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
     start = time.monotonic()
     status, log = make(check)
     outcome = "passed"
@@ -134,16 +144,17 @@ def perform(check: Check) -> Outcome:
     if status:
         outcome = f"failed (exit status {status})"
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
-    row = (f"`make {check.name}`", check.what, counts(shown), f"{minutes}:{seconds:02}", outcome)
+    took = f"{minutes}:{seconds:02}"
+    row = [f"`make {check.name}`", check.what, commit.stdout.strip(), counts(shown), took, outcome]
     detail = check.detail(shown) if check.detail else ""
-    return row, f"`make {check.name}`:\n\n{detail}\n" if detail else "", status == 0
+    return Outcome(row, f"`make {check.name}`:\n\n{detail}\n" if detail else "", status == 0)
 
 
 def follow(lane: list[Check], outcomes: dict[str, Outcome]) -> None:
     """One after the other; what came of each is told at once."""
     for check in lane:
         outcomes[check.name] = perform(check)
-        print("  ".join(outcomes[check.name][0]), flush=True)
+        print("  ".join(outcomes[check.name].row), flush=True)
 
 
 def write(text: str) -> None:
@@ -157,31 +168,27 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names, with commas between")
     only = set(filter(None, parser.parse_args().only.split(",")))
     LOGS.mkdir(parents=True, exist_ok=True)
+    known = json.loads(OUTCOMES.read_text()) if only and OUTCOMES.exists() else {}
+    outcomes = {name: Outcome(*value) for name, value in known.items()}
     checks = [check for check in CHECKS if not only or check.name in only]
-    outcomes: dict[str, Outcome] = {}
     with ThreadPoolExecutor(2) as pool:
         lanes = [[check for check in checks if check.lane == lane] for lane in (1, 2)]
         list(pool.map(lambda lane: follow(lane, outcomes), lanes))
     follow([check for check in checks if check.lane == 0], outcomes)
-    ordered = [outcomes[check.name] for check in checks]
-    rows = [row for row, _, _ in ordered]
-    details = [detail for _, detail, _ in ordered]
-    passed = all(good for _, _, good in ordered)
-    head = ["| what | | tests | minutes | outcome |", "|---|---|---|---:|---|"]
-    table = "\n".join(head + [f"| {' | '.join(row)} |" for row in rows])
+    OUTCOMES.write_text(json.dumps(outcomes))
+    ordered = [outcomes[check.name] for check in CHECKS if check.name in outcomes]
+    head = ["| what | | commit | tests | minutes | outcome |", "|---|---|---|---|---:|---|"]
+    table = "\n".join(head + [f"| {' | '.join(outcome.row)} |" for outcome in ordered])
     machine = (
         f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} processors, "
         f"CPython {platform.python_version()}"
     )
-    commit = ["git", "describe", "--always", "--dirty"]
-    commit_is = subprocess.run(commit, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
-    day = time.strftime("%Y-%m-%d")
-    text = f"On {day}, of {commit_is.stdout.strip()}, {machine}.\n\n{table}\n\n"
-    text += "\n".join(filter(None, details))
-    if not only:
+    text = f"On {time.strftime('%Y-%m-%d')}, {machine}.\n\n{table}\n\n"
+    text += "\n".join(outcome.detail for outcome in ordered if outcome.detail)
+    if len(ordered) == len(CHECKS):
         write(text)
     print("\n" + text)
-    sys.exit(not passed)
+    sys.exit(not all(outcome.passed for outcome in ordered))
 
 
 if __name__ == "__main__":
