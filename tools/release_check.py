@@ -2,8 +2,8 @@
 
 The table goes to standard output and between the marks in docs/release.md: what ran, where, how
 many tests and skips, how long, and whether it passed.  What has failed runs once more, as in
-continuous integration: machines are shared.  `--only wheels,fuzz` runs some once more, after a mend;
-each row names the commit that it is of.
+continuous integration: machines are shared.  `--only wheels,fuzz` runs some once more, after a
+mend: each row names the commit that it is of.
 """
 
 from __future__ import annotations
