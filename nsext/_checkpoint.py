@@ -75,6 +75,18 @@ class Checkpoint(PidfdChild):
         kept = self._keeps_root and self._spec.root is not None
         return self._pause or bool(self._hold) or self._tty >= 0 or kept
 
+    def _fail(self, failure: Any) -> None:
+        """Raise what C says of the set-up or of exec."""
+        fail(
+            failure,
+            self._plan,
+            self._spec,
+            self._executable,
+            self.args,
+            self._spawn_timeout,
+            self._group,
+        )
+
     async def _finish(self, sleep: Callable[[float], Awaitable[object]]) -> None:
         """Wait for a set-up that has outlasted _patience; when that is cancelled, kill it."""
         timeout = self._spawn_timeout
@@ -88,15 +100,7 @@ class Checkpoint(PidfdChild):
                 handle, self._handle = self._handle, None
                 failure = _native.finish(handle, left, 0, self, self._maps)
                 if failure is not None:
-                    fail(
-                        failure,
-                        self._plan,
-                        self._spec,
-                        self._executable,
-                        self.args,
-                        timeout,
-                        self._group,
-                    )
+                    self._fail(failure)
                 if self._pidfd >= 0:
                     self._child_created = True
                     if self._stops() and not self._passed:
@@ -219,15 +223,7 @@ class Checkpoint(PidfdChild):
         try:
             failure = _native.resume(handle, self._spawn_timeout, patience, self)
             if failure is not None:
-                fail(
-                    failure,
-                    self._plan,
-                    self._spec,
-                    self._executable,
-                    self.args,
-                    self._spawn_timeout,
-                    self._group,
-                )
+                self._fail(failure)
         except BaseException:
             # Where C has reaped it, this says ESRCH; where we were interrupted, it must not stay.
             self._signal(signal.SIGKILL)

@@ -61,6 +61,9 @@ def proxies():
     return {name: value.strip("'")} if value.strip("'") else {}
 
 
+WORK = "work"  # beside the archive
+
+
 def _command(mirror, suite, components, archive):
     """mmdebstrap is debootstrap with apt for the work, in half of the time."""
     if shutil.which("mmdebstrap"):
@@ -73,13 +76,13 @@ def _command(mirror, suite, components, archive):
     return [
         *("sh", "-ec", script, str(archive), "--variant=minbase"),
         *(f"--include={','.join(PACKAGES)}", f"--components={','.join(components)}"),
-        *(suite, f"{archive.parent}/work/root", mirror),
+        *(suite, str(archive.parent / WORK / "root"), mirror),
     ]
 
 
 def _make(source_, archive):
     """On a tmpfs, which this process does not see: packages are unpacked file by file."""
-    new, work = archive.with_suffix(".new"), archive.parent / "work"
+    new, work = archive.with_suffix(".new"), archive.parent / WORK
     work.mkdir(exist_ok=True)
     done = nsext.run(
         _command(*source_, new),
